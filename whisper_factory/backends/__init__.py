@@ -1,0 +1,89 @@
+"""Backends: one folder each behind one small protocol. Nothing here imports a backend's library."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.errors import UserError, choices
+
+
+class Utterance(Protocol):
+    """A batch of encoded windows being decoded: their cross-attention KV and the growing self-attention KV.
+
+    Rows are sequences. After `Engine.encode` there is one row per window; `select` repeats, reorders or
+    drops rows (beams of one window stay adjacent). All rows have the same length.
+    """
+
+    length: int  # tokens decoded so far, in every row
+
+    def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Feed tokens [rows, new] and return the logits [rows, n_vocab] after the last of them.
+
+        Several new tokens at once are for the prompt only (`length == 0`).
+        """
+
+    def select(self, rows: NDArray[np.int64]) -> None:
+        """Row i continues from the past of former row rows[i]; len(rows) may differ from before."""
+
+    def rewind(self) -> None:
+        """Forget every token: back to length 0, the cross-attention KV kept."""
+
+    def close(self) -> None:
+        """Give the KV cache's memory back (what that means is the KV mode's business)."""
+
+
+class Engine(Protocol):
+    """A loaded engine. One utterance at a time."""
+
+    spec: EngineSpec
+
+    def encode(self, mel: NDArray[np.float32]) -> Utterance:
+        """Run the encoder on log-mel windows [batch, n_mels, frames] and project the cross-attention KV.
+
+        `frames` is even and at most spec.window_frames; below 3000 the end anchor is appended.
+        """
+
+
+class Backend(Protocol):
+    """What a backend's package offers as module-level names."""
+
+    VERSION: int  # raised whenever the same inputs would give other bytes
+
+    def tools(self) -> dict[str, str]:
+        """Versions of the installed packages that shape the engine's bytes; must not import them.
+
+        Raises:
+            EnvironmentFault: a package the backend needs is not installed (says which extra brings it).
+        """
+
+    def check(self, spec: EngineSpec) -> None:
+        """Raise UserError, before any work, for a combination that this backend cannot build."""
+
+    def build(self, checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
+        """Build an engine from a canonical checkpoint directory into the empty directory `out`."""
+
+    def load(self, engine: Path, threads: int | None = None) -> Engine:
+        """Load an engine directory."""
+
+
+BACKENDS = ("onnxruntime",)
+
+
+def get(name: str) -> Backend:
+    """The backend's package, imported now."""
+    if name not in BACKENDS:
+        raise UserError(f"unknown backend '{name}'; {choices(name, BACKENDS)}")
+    backend: Backend = importlib.import_module(f"whisper_factory.backends.{name}")  # type: ignore[assignment]
+    return backend
+
+
+def load(engine: Path, threads: int | None = None) -> Engine:
+    """Load an engine directory with the backend that built it."""
+    return get(EngineSpec.load(engine).backend).load(engine, threads)

@@ -1,0 +1,128 @@
+"""What an engine is: the declaration a backend builds from, and the runtime reads back.
+
+A backend never sees Hydra's configuration; it sees an EngineSpec. `engine.json` in every engine
+directory is this, written by `EngineSpec.save`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from whisper_factory.errors import UserError
+from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
+
+ENGINE_FILE = "engine.json"
+ENGINE_FORMAT = 1
+LONGEST_PROMPT = 4  # <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
+
+KVMode = Literal["contiguous", "paged"]
+PaddingStrategy = Literal["max", "trim", "nopad"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How weights are stored. `bits` is 8 or 4 for weight-only integers, 0 for plain floats."""
+
+    name: str  # float32, float16, int8, int4
+    bits: int
+    dtype: Literal["float32", "float16"]  # of every tensor that is not quantised
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The memory/latency shape of an engine. Lengths are mel frames (100 per second)."""
+
+    name: str
+    max_batch_size: int
+    max_beam_width: int
+    max_input_len: int  # the longest clip accepted, in frames
+    max_new_tokens: int
+    padding_strategy: PaddingStrategy
+    end_anchor: int  # rows of a silent window's last states that are appended below 3000 frames; 0: none
+    margin_frames: int  # frames the encoder's window is longer than max_input_len (0 unless measured to help)
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Contiguous: allocated whole at load. Paged: grows by `tokens_per_page` tokens."""
+
+    mode: KVMode
+    tokens_per_page: int
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Everything that shapes an engine's bytes, apart from the weights."""
+
+    model: str
+    backend: str
+    dimensions: Dimensions
+    precision: Precision
+    profile: Profile
+    kv_cache: KVCache
+
+    @property
+    def window_frames(self) -> int:
+        """The longest encoder window this engine runs, in mel frames."""
+        return min(WINDOW_FRAMES, self.profile.max_input_len + self.profile.margin_frames)
+
+    @property
+    def max_rows(self) -> int:
+        """Sequences decoded at once: batch times beams."""
+        return self.profile.max_batch_size * self.profile.max_beam_width
+
+    @property
+    def max_tokens(self) -> int:
+        """Length of the self-attention KV cache: prompt and answer, at most the model's text context."""
+        return min(self.dimensions.n_text_ctx, LONGEST_PROMPT + self.profile.max_new_tokens)
+
+    @property
+    def max_cross_len(self) -> int:
+        """Longest cross-attention length: encoder positions plus, below 3000 frames, the end anchor."""
+        if self.window_frames < WINDOW_FRAMES:
+            return self.window_frames // 2 + self.profile.end_anchor
+        longest_short = (WINDOW_FRAMES - 2) // 2 + self.profile.end_anchor  # under padding_strategy=nopad
+        return max(self.dimensions.n_audio_ctx, longest_short)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, stable under a round trip through JSON."""
+        return {"format": ENGINE_FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EngineSpec:
+        """The inverse of `to_dict`."""
+        return cls(
+            model=data["model"],
+            backend=data["backend"],
+            dimensions=Dimensions(**data["dimensions"]),
+            precision=Precision(**data["precision"]),
+            profile=Profile(**data["profile"]),
+            kv_cache=KVCache(**data["kv_cache"]),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write `engine.json` into an engine directory."""
+        text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        (directory / ENGINE_FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> EngineSpec:
+        """Read an engine directory's `engine.json`.
+
+        Raises:
+            UserError: the directory holds no engine, or one of another format.
+        """
+        path = directory / ENGINE_FILE
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data.get("format") != ENGINE_FORMAT:
+                found = data.get("format")
+                raise UserError(f"{path}: engine format {found}, this version reads {ENGINE_FORMAT}; build it again")
+            return cls.from_dict(data)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"'{directory}' is not an engine directory ({reason}); pass the directory that was "
+                            f"printed at the end of a build, or its engine/") from error

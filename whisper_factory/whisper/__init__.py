@@ -1,0 +1,1 @@
+"""The Whisper model itself: dimensions, checkpoint readers, log-mel, tokenizer, decoding."""
