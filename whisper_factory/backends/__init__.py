@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError, choices
+
+if TYPE_CHECKING:  # planning must not pay for importing numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Utterance(Protocol):
@@ -80,7 +81,7 @@ def get(name: str) -> Backend:
     """The backend's package, imported now."""
     if name not in BACKENDS:
         raise UserError(f"unknown backend '{name}'; {choices(name, BACKENDS)}")
-    backend: Backend = importlib.import_module(f"whisper_factory.backends.{name}")  # type: ignore[assignment]
+    backend: Backend = importlib.import_module(f"whisper_factory.backends.{name}")
     return backend
 
 

@@ -1,0 +1,87 @@
+"""ONNX Runtime on the CPU: the embedded default backend. Importing this imports no heavy library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_factory.backends.onnxruntime.limits import check
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.errors import EnvironmentFault, UserError
+
+if TYPE_CHECKING:
+    from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine
+
+__all__ = ["VERSION", "build", "check", "load", "tools"]
+
+VERSION = 1
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def tools() -> dict[str, str]:
+    """Versions of what shapes the bytes: onnx writes the graphs, numpy packs the weights, and the runtime
+    computes the end anchor.
+
+    Raises:
+        EnvironmentFault: one of them is not installed.
+    """
+    found = {name: version for name in ("numpy", "onnx", *RUNTIMES) if (version := _installed(name))}
+    runtimes = [name for name in RUNTIMES if name in found]
+    missing = [name for name in ("numpy", "onnx") if name not in found]
+    if not runtimes:
+        missing.append("onnxruntime")
+    if missing:
+        raise EnvironmentFault(f"backend 'onnxruntime' needs {', '.join(missing)}, not installed here; "
+                               f"pip install 'whisper-factory[onnxruntime]'")
+    return found
+
+
+def build(checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
+    """Build an engine directory: encoder.onnx, decoder.onnx, their weights, end_anchor.bin, the vocabulary
+    and engine.json.
+
+    Args:
+        checkpoint: a canonical checkpoint directory.
+        spec: what to build.
+        out: an empty directory.
+        say: takes one line of progress at a time.
+
+    Raises:
+        UserError: the combination cannot be built, or the checkpoint is another model's.
+        EnvironmentFault: onnx or onnxruntime is not installed.
+    """
+    check(spec)
+    tools()
+    from whisper_factory.backends.onnxruntime.assemble import build_engine
+
+    build_engine(checkpoint, spec, out, say)
+
+
+def load(engine: Path, threads: int | None = None) -> OnnxRuntimeEngine:
+    """Load an engine directory.
+
+    Args:
+        engine: the directory that `build` filled.
+        threads: threads of each operator; None: one a physical core that this process may use.
+
+    Raises:
+        UserError: not an engine of this backend, or a file of it is missing or damaged.
+        EnvironmentFault: onnxruntime is not installed.
+    """
+    if not any(_installed(name) for name in RUNTIMES):
+        raise EnvironmentFault("backend 'onnxruntime' needs onnxruntime, not installed here; "
+                               "pip install 'whisper-factory[onnxruntime]'")
+    if threads is not None and threads < 1:
+        raise UserError(f"threads={threads} is not a thread count; choices: 1 or more")
+    from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(engine, threads)

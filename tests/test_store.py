@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from whisper_factory.errors import EnvironmentFault
+from whisper_factory.store import RECORD, Store, link_tree
+
+KEY = "ab" * 32
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def work(out: Path) -> None:
+    (out / "sub").mkdir()
+    (out / "sub" / "file.bin").write_bytes(b"payload")
+
+
+def test_a_step_is_kept_with_its_record(tmp_path: Path) -> None:
+    made = Store(tmp_path).make("build", KEY, {"params": {"a": 1}}, work, quiet)
+    assert made.path == tmp_path / "build" / KEY
+    assert made.record["outputs"] == {"sub/file.bin": {
+        "bytes": 7, "sha256": "239f59ed55e737c77147cf55ad0c1b030b6d7ee748a7426952f9b852d5a935e5"}}
+    found = Store(tmp_path).find("build", KEY)
+    assert found is not None
+    assert found.record == made.record
+    assert not os.access(made.path / "sub" / "file.bin", os.W_OK) or os.geteuid() == 0
+    assert (made.path / "sub" / "file.bin").stat().st_mode & 0o222 == 0
+
+
+def test_work_runs_once(tmp_path: Path) -> None:
+    runs = []
+    for _ in range(2):
+        Store(tmp_path).make("build", KEY, {}, lambda out: runs.append(out), quiet)
+    assert len(runs) == 1
+
+
+def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(out: Path) -> None:
+        work(out)
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        Store(tmp_path).make("build", KEY, {}, fail, quiet)
+    assert Store(tmp_path).find("build", KEY) is None
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_full_disk_is_the_environments_fault_and_leaves_nothing(tmp_path: Path) -> None:
+    def fill(out: Path) -> None:
+        with open("/dev/full", "wb", buffering=0) as full:  # the kernel answers ENOSPC
+            full.write(b"x")
+
+    with pytest.raises(EnvironmentFault, match=r"no space left under .* MB free\); make room, or store.path=DIR"):
+        Store(tmp_path).make("build", KEY, {}, fill, quiet)
+    assert Store(tmp_path).find("build", KEY) is None
+
+
+def test_a_bug_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Store(tmp_path).make("build", KEY, {}, lambda out: (out / "absent").read_bytes() and None, quiet)
+
+
+def test_a_store_below_a_file_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFault, match="cannot write"):
+        Store(tmp_path / "file" / "store").make("build", KEY, {}, work, quiet)
+
+
+def test_damaged_record_names_what_to_delete(tmp_path: Path) -> None:
+    made = Store(tmp_path).make("build", KEY, {}, work, quiet)
+    (made.path / RECORD).chmod(0o644)
+    (made.path / RECORD).write_text("{")
+    with pytest.raises(EnvironmentFault, match="delete"):
+        Store(tmp_path).find("build", KEY)
+
+
+def slow_work(out: Path) -> None:
+    (out / "ran-by").write_text(str(os.getpid()))
+    time.sleep(0.2)
+
+
+def make_once(root: Path) -> None:
+    Store(root).make("build", KEY, {}, slow_work, quiet)
+
+
+def test_eight_processes_at_once_do_it_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=make_once, args=(tmp_path,)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 8
+    found = Store(tmp_path).find("build", KEY)
+    assert found is not None
+    assert list(found.record["outputs"]) == ["ran-by"]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from whisper_factory.store import Store
+def work(out):
+    for index in range(200):
+        (out / str(index)).write_bytes(b"x" * 1000)
+print("go", flush=True)
+Store(Path(sys.argv[1])).make("build", sys.argv[2], {}, work, print)
+"""
+
+
+def test_killed_at_any_moment_it_is_whole_or_absent(tmp_path: Path) -> None:
+    seen = set()
+    for attempt in range(12):
+        key = f"{attempt:064x}"
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path), key], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.02 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        found = Store(tmp_path).find("build", key)
+        seen.add(found is not None)
+        if found:
+            assert len(found.record["outputs"]) == 200
+        again = Store(tmp_path).make("build", key, {}, lambda out: (out / "one").touch(), quiet)
+        assert len(again.record["outputs"]) in (1, 200)
+        names = {path.name for path in again.path.iterdir()} - {RECORD}
+        assert names == set(again.record["outputs"])
+    assert False in seen  # some were killed in the middle
+
+
+def test_links_share_the_bytes_and_leave_the_record_out(tmp_path: Path) -> None:
+    made = Store(tmp_path / "store").make("build", KEY, {}, work, quiet)
+    target = tmp_path / "engine"
+    target.mkdir()
+    link_tree(made.path, target)
+    assert [path.name for path in target.iterdir()] == ["sub"]
+    assert (target / "sub" / "file.bin").samefile(made.path / "sub" / "file.bin")
+
+
+def test_record_is_plain_json(tmp_path: Path) -> None:
+    made = Store(tmp_path).make("build", KEY, {"tools": {"onnx": "1"}}, work, quiet)
+    record = json.loads((made.path / RECORD).read_text())
+    assert record["tools"] == {"onnx": "1"}
+    assert record["seconds"] >= 0

@@ -1,0 +1,169 @@
+"""The canonical checkpoint: its bytes, what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from tests.real_weights import DIGESTS, TINY_EN, packaged
+from tests.tiny_model import tiny_weights
+from whisper_factory.engine_spec import Precision
+from whisper_factory.errors import UserError
+from whisper_factory.quantization.weight_only import pack_int4, quantize
+from whisper_factory.whisper.checkpoint import Checkpoint, is_quantized, scale_name, write_checkpoint
+from whisper_factory.whisper.readers import Weights, ctranslate2
+
+TINY = tiny_weights(seed=3, n_audio_ctx=60, n_vocab=500)
+FLOAT32, FLOAT16 = Precision("float32", 0, "float32"), Precision("float16", 0, "float16")
+INT8, INT4 = Precision("int8", 8, "float16"), Precision("int4", 4, "float16")
+ALL = [FLOAT32, FLOAT16, INT8, INT4]
+
+
+def as_float32(weights: Weights) -> Weights:
+    """The same model from a float32 source: values that float16 rounds back to the same."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, array in weights.tensors.items():
+        exact = array.astype(np.float32)
+        tensors[name] = exact * np.float32(1 + 2**-14)
+        np.testing.assert_array_equal(tensors[name].astype(np.float16), array)
+    return Weights(weights.dimensions, tensors)
+
+
+def digest(directory: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
+
+
+def test_what_is_quantised() -> None:
+    names = [name for name in TINY.tensors if is_quantized(name)]
+    assert len(names) == 2 * 6 + 2 * 10
+    assert {name.split(".", 3)[3] for name in names} == {
+        "attn.query.weight", "attn.key.weight", "attn.value.weight", "attn.out.weight", "mlp.0.weight", "mlp.2.weight",
+        "cross_attn.query.weight", "cross_attn.key.weight", "cross_attn.value.weight", "cross_attn.out.weight",
+    }
+
+
+@pytest.mark.parametrize("precision", ALL, ids=lambda precision: precision.name)
+def test_config_and_stored_tensors(tmp_path: Path, precision: Precision) -> None:
+    write_checkpoint(tmp_path, "tiny.en", precision, TINY)
+    text = (tmp_path / "config.json").read_text()
+    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+    assert json.loads(text)["format"] == 1
+    stored = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    for name, array in TINY.tensors.items():
+        if not (precision.bits and is_quantized(name)):
+            assert stored.pop(name).tobytes() == array.astype(precision.dtype).tobytes()
+            continue
+        q, scale = quantize(array, precision.bits)
+        packed: NDArray[Any] = q if precision.bits == 8 else pack_int4(q)
+        assert stored[name].dtype == (np.int8 if precision.bits == 8 else np.uint8)
+        np.testing.assert_array_equal(stored.pop(name), packed)
+        np.testing.assert_array_equal(stored.pop(scale_name(name)), scale, strict=True)
+    assert not stored
+
+
+@pytest.mark.parametrize("precision", ALL, ids=lambda precision: precision.name)
+def test_opened_again(tmp_path: Path, precision: Precision) -> None:
+    write_checkpoint(tmp_path, "tiny.en", precision, TINY)
+    checkpoint = Checkpoint.open(tmp_path)
+    assert (checkpoint.model, checkpoint.dimensions, checkpoint.precision) == ("tiny.en", TINY.dimensions, precision)
+    for name, array in TINY.tensors.items():
+        value, stored = checkpoint.tensor(name), checkpoint.quantized(name)
+        assert value.shape == array.shape
+        if stored is None:
+            assert value.dtype == precision.dtype
+            np.testing.assert_array_equal(value, array)
+        else:
+            q, scale = stored
+            assert (str(q.dtype), q.shape, str(value.dtype)) == ("int8", array.shape, "float32")
+            np.testing.assert_array_equal(q, quantize(array, precision.bits)[0])
+            assert np.abs(value - array).max() <= scale.max()
+
+
+@pytest.mark.parametrize("precision", [FLOAT16, INT8, INT4], ids=lambda precision: precision.name)
+def test_a_float32_source_gives_the_same_bytes(tmp_path: Path, precision: Precision) -> None:
+    write_checkpoint(tmp_path / "one", "tiny.en", precision, TINY)
+    write_checkpoint(tmp_path / "two", "tiny.en", precision, as_float32(TINY))
+    assert digest(tmp_path / "one") == digest(tmp_path / "two")
+
+
+def test_float32_keeps_a_float32_source(tmp_path: Path) -> None:
+    source = as_float32(TINY)
+    write_checkpoint(tmp_path, "tiny.en", FLOAT32, source)
+    for name, array in source.tensors.items():
+        np.testing.assert_array_equal(Checkpoint.open(tmp_path).tensor(name), array)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.real_weights import DIGESTS, TINY_EN, packaged
+from tests.tiny_model import tiny_weights
+from whisper_factory.engine_spec import Precision
+from whisper_factory.whisper.checkpoint import write_checkpoint
+precision = Precision("int8", 8, "float16")
+write_checkpoint(Path(sys.argv[1]), "tiny.en", precision, tiny_weights(seed=3, n_audio_ctx=60, n_vocab=500))
+"""
+
+
+def test_the_same_bytes_from_other_processes(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "here", "tiny.en", INT8, TINY)
+    roots = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    for seed in ("1", "2"):
+        (tmp_path / f"cwd{seed}").mkdir()
+        subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / seed)], check=True, cwd=tmp_path / f"cwd{seed}",
+                       env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": roots})
+        assert digest(tmp_path / seed) == digest(tmp_path / "here")
+
+
+@pytest.mark.parametrize("precision", [INT8, INT4], ids=lambda precision: precision.name)
+def test_tiny_en_holds_tensorrt_llms_integers(tmp_path: Path, precision: Precision) -> None:
+    weights = ctranslate2.read(packaged(TINY_EN).parent)
+    write_checkpoint(tmp_path, "tiny.en", precision, weights)
+    checkpoint = Checkpoint.open(tmp_path)
+    for name, expected in DIGESTS[precision.name].items():
+        prefix, parts, kind = name.rsplit(".", 2)
+        rows = np.concatenate([checkpoint.raw[f"{prefix}.{part}.{kind}"] for part in parts.split("+")])
+        kept = rows.astype(np.float16) if kind == "scale" else rows
+        assert hashlib.sha256(kept.tobytes()).hexdigest()[:24] == expected, name
+
+
+@pytest.mark.parametrize(("value", "precision", "said"), [
+    (1e5, FLOAT16, r"mlp\.0\.weight holds 100000, more than float16 can \(65504\); use precision=float32"),
+    (-1e5, INT8, r"mlp\.0\.weight holds 100000"),
+    (np.nan, FLOAT32, r"mlp\.0\.weight holds NaN or infinity"),
+    (np.inf, INT4, r"mlp\.0\.weight holds NaN or infinity"),
+])
+def test_values_that_cannot_be_kept(tmp_path: Path, value: float, precision: Precision, said: str) -> None:
+    weights = as_float32(TINY)
+    weights.tensors["encoder.blocks.1.mlp.0.weight"][3, 5] = value
+    with pytest.raises(UserError, match=said):
+        write_checkpoint(tmp_path, "tiny.en", precision, weights)
+
+
+def test_directories_that_hold_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a checkpoint directory"):
+        Checkpoint.open(tmp_path)
+    write_checkpoint(tmp_path, "tiny.en", INT8, TINY)
+    config, tensors = tmp_path / "config.json", tmp_path / "model.safetensors"
+    text, content = config.read_text(), tensors.read_bytes()
+    for damaged, said in ((text.replace('"format": 1', '"format": 2'), "format 2, this version reads 1"),
+                          (text.replace("int8", "int4").replace('"bits": 8', '"bits": 4'), r"mlp\.0\.weight"),
+                          (text.replace('"bits": 8', '"bits": 0'), r"attn\.key\.scale"), ("{", "JSON")):
+        config.write_text(damaged)
+        with pytest.raises(UserError, match=said) as error:
+            Checkpoint.open(tmp_path)
+        assert "\n" not in str(error.value)
+    config.write_text(text)
+    tensors.write_bytes(content[:-1])
+    with pytest.raises(UserError, match="cut short"):
+        Checkpoint.open(tmp_path)

@@ -1,0 +1,52 @@
+"""From a canonical checkpoint to an engine directory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from whisper_factory.backends.onnxruntime.anchor import write_anchor
+from whisper_factory.backends.onnxruntime.decoder import write_decoder
+from whisper_factory.backends.onnxruntime.encoder import write_encoder
+from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, ENCODER, VOCABULARY
+from whisper_factory.backends.onnxruntime.graph import Graph, Region, WeightFile
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.errors import UserError
+from whisper_factory.whisper.checkpoint import Checkpoint
+
+
+def _check_checkpoint(checkpoint: Checkpoint, spec: EngineSpec) -> None:
+    for what, found, wanted in (("dimensions", checkpoint.dimensions, spec.dimensions),
+                                ("precision", checkpoint.precision, spec.precision)):
+        if found != wanted:
+            raise UserError(f"the checkpoint's {what} are {found}, the engine's {wanted}; convert again")
+
+
+def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
+    """See `whisper_factory.backends.onnxruntime.build`. Holds one layer's weights at a time, and the encoder
+    while it computes the end anchor."""
+    checkpoint = Checkpoint.open(directory)
+    _check_checkpoint(checkpoint, spec)
+    rows, state = spec.profile.end_anchor, spec.dimensions.n_audio_state
+
+    say("writing the encoder")
+    with WeightFile(out / f"{ENCODER}.weights") as weights:
+        graph = Graph("encoder", weights)
+        anchor = Region(ANCHOR, 0, rows * state * np.dtype(np.float32).itemsize)
+        write_encoder(graph, checkpoint, rows, anchor)
+        graph.save(out / f"{ENCODER}.onnx")
+
+    say("writing the decoder")
+    with WeightFile(out / f"{DECODER}.weights") as weights:
+        graph = Graph("decoder", weights)
+        write_decoder(graph, checkpoint)
+        graph.save(out / f"{DECODER}.onnx")
+
+    if rows:
+        say("computing the end anchor from a silent window")
+        write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, spec.dimensions.n_mels, rows, state)
+    shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
+    spec.save(out)

@@ -1,0 +1,110 @@
+"""The decoder as ONNX: one step over new tokens, its self-attention KV cache updated in place.
+
+After OpenAI's `TextDecoder`. How attention is spelled follows from what ONNX Runtime does on the CPU:
+- self-attention is GroupQueryAttention (with as many KV heads as heads): where its past and present are one
+  buffer, only the new tokens' rows are written, while MultiHeadAttention copies the whole past every token;
+- cross-attention is MultiHeadAttention with keys and values [windows, heads, length, head size] as they are.
+  It wants them once per query row, so the beams of a window are folded into its sequence of queries
+  (no query sees another): the KV of a window is stored once, however wide the beam.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from whisper_factory.backends.onnxruntime.graph import CONTRIB, Graph
+from whisper_factory.backends.onnxruntime.head import Vocabulary
+from whisper_factory.backends.onnxruntime.pack import float_weight, layer_norm, linear, mlp
+
+if TYPE_CHECKING:
+    from whisper_factory.whisper.checkpoint import Checkpoint
+
+
+class _Step(NamedTuple):
+    """Tensors that every block of one step needs."""
+
+    shape: str  # of the tokens' states: rows, new, state
+    last: str  # int32 [rows]: index of the last token, the way GroupQueryAttention counts
+    total: str  # int32 [1]: tokens after this step
+    folded: str  # shape of the same states with beams folded: windows, beams * new, state
+
+
+def _embed(graph: Graph, checkpoint: Checkpoint, vocabulary: Vocabulary, tokens: str,
+           past: str) -> tuple[str, _Step]:
+    """Token and position embeddings, [rows, new, state], and what depends on the lengths alone."""
+    state = graph.ints(checkpoint.dimensions.n_text_state)
+    size = graph.node("Shape", [tokens], "step.size")
+    rows = graph.node("Shape", [tokens], "step.rows", start=0, end=1)
+    total = graph.node("Add", [past, graph.node("Shape", [tokens], "step.new", start=1)], "step.total")
+    last = graph.node("Cast", [graph.node("Sub", [total, graph.ints(1)], "step.last")], "step.last32", to=6)
+    windows = graph.node("Shape", ["cross_k_0"], "step.windows", start=0, end=1)
+    step = _Step(
+        shape=graph.node("Concat", [size, state], "step.shape", axis=0),
+        last=graph.node("Expand", [last, rows], "step.last_of_rows"),
+        total=graph.node("Cast", [total], "step.total32", to=6),
+        folded=graph.node("Concat", [windows, graph.ints(-1), state], "step.folded", axis=0),
+    )
+    table = float_weight(graph, "decoder.positional_embedding",
+                         checkpoint.tensor("decoder.positional_embedding"))
+    positions = graph.node("Slice", [table, past, total, graph.ints(0)], "decoder.positional_rows")
+    x = graph.node("Add", [vocabulary.embed(tokens), positions], "decoder.embedded")
+    return x, step
+
+
+def _self_attention(graph: Graph, checkpoint: Checkpoint, x: str, block: str, layer: int, step: _Step) -> str:
+    sizes = checkpoint.dimensions
+    normal = layer_norm(graph, checkpoint, x, f"{block}.attn_ln")
+    qkv = linear(graph, checkpoint, normal, f"{block}.attn.qkv",
+                 [f"{block}.attn.{part}" for part in ("query", "key", "value")])
+    buffer = ["rows", sizes.n_text_head, "capacity", sizes.head_size]
+    past = [graph.input(f"past_{part}_{layer}", np.float32, buffer) for part in "kv"]
+    present = [f"present_{part}_{layer}" for part in "kv"]
+    graph.nodes("GroupQueryAttention", [qkv, "", "", *past, step.last, step.total],
+                [f"{block}.attn.mixed", *present], CONTRIB,
+                num_heads=sizes.n_text_head, kv_num_heads=sizes.n_text_head)
+    for name in present:
+        graph.output(name, np.float32, buffer)
+    out = linear(graph, checkpoint, f"{block}.attn.mixed", f"{block}.attn.out")
+    return graph.node("Add", [x, out], f"{block}.attn.residual")
+
+
+def _cross_attention(graph: Graph, checkpoint: Checkpoint, x: str, block: str, layer: int, step: _Step) -> str:
+    sizes = checkpoint.dimensions
+    normal = layer_norm(graph, checkpoint, x, f"{block}.cross_attn_ln")
+    query = linear(graph, checkpoint, normal, f"{block}.cross_attn.query")
+    folded = graph.node("Reshape", [query, step.folded], f"{block}.cross_attn.folded")
+    mixed = graph.node("MultiHeadAttention", [folded, f"cross_k_{layer}", f"cross_v_{layer}"],
+                       f"{block}.cross_attn.mixed", CONTRIB, num_heads=sizes.n_text_head)
+    unfolded = graph.node("Reshape", [mixed, step.shape], f"{block}.cross_attn.unfolded")
+    out = linear(graph, checkpoint, unfolded, f"{block}.cross_attn.out")
+    return graph.node("Add", [x, out], f"{block}.cross_attn.residual")
+
+
+def write_decoder(graph: Graph, checkpoint: Checkpoint) -> None:
+    """Write the decoder.
+
+    Inputs: `tokens` int64 [rows, new]; `past_length` int64 [1]; for each layer i `cross_k_i`, `cross_v_i`
+    float32 [windows, heads, length, head size] and `past_k_i`, `past_v_i` float32 [rows, heads, capacity,
+    head size]. Rows of one window are adjacent, equally many for each.
+    Outputs: `logits` float32 [rows, n_vocab] of the last token; `present_k_i`, `present_v_i`, to be bound to the
+    memory of the past.
+    """
+    sizes = checkpoint.dimensions
+    tokens = graph.input("tokens", np.int64, ["rows", "new"])
+    past = graph.input("past_length", np.int64, [1])
+    for layer in range(sizes.n_text_layer):
+        for part in "kv":
+            graph.input(f"cross_{part}_{layer}", np.float32,
+                        ["windows", sizes.n_text_head, "length", sizes.head_size])
+    vocabulary = Vocabulary(graph, checkpoint)
+    x, step = _embed(graph, checkpoint, vocabulary, tokens, past)
+    for layer in range(sizes.n_text_layer):
+        block = f"decoder.blocks.{layer}"
+        x = _self_attention(graph, checkpoint, x, block, layer, step)
+        x = _cross_attention(graph, checkpoint, x, block, layer, step)
+        x = mlp(graph, checkpoint, x, block)
+    x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
+    vocabulary.logits(layer_norm(graph, checkpoint, x, "decoder.ln"))
+    graph.output("logits", np.float32, ["rows", sizes.n_vocab])

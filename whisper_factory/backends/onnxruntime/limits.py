@@ -1,0 +1,64 @@
+"""What this backend cannot build, said before any work. Pure: no file and no library is touched."""
+
+from __future__ import annotations
+
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.errors import UserError, choices
+from whisper_factory.whisper.dimensions import WINDOW_FRAMES
+
+import os
+BLOCKS = tuple(int(x) for x in os.environ.get("BLK","128,64,32,16").split(","))  # MatMulNBits' block sizes, best first
+PRECISIONS = {"float32": 0, "float16": 0, "int8": 8, "int4": 4}  # name -> bits
+HEAD_MULTIPLE = 8  # GroupQueryAttention's head size is a multiple of this
+
+
+def block_size(in_features: int) -> int:
+    """The largest MatMulNBits block that divides `in_features`.
+
+    Raises:
+        UserError: none does.
+    """
+    for block in BLOCKS:
+        if in_features % block == 0:
+            return block
+    raise UserError(f"an inner dimension of {in_features} fits no block of MatMulNBits; "
+                    f"choices: a multiple of {BLOCKS[-1]}, or precision=float32 or float16")
+
+
+def _check_dimensions(spec: EngineSpec) -> None:
+    sizes = spec.dimensions
+    if sizes.n_audio_state != sizes.n_text_state:
+        raise UserError(f"model '{spec.model}': n_audio_state {sizes.n_audio_state} is not n_text_state "
+                        f"{sizes.n_text_state}; Whisper's cross-attention needs them equal")
+    if 2 * sizes.n_audio_ctx != WINDOW_FRAMES:
+        raise UserError(f"model '{spec.model}': n_audio_ctx {sizes.n_audio_ctx} is not "
+                        f"{WINDOW_FRAMES // 2}, half of Whisper's window of {WINDOW_FRAMES} frames")
+    for stack, state, heads in (("audio", sizes.n_audio_state, sizes.n_audio_head),
+                                ("text", sizes.n_text_state, sizes.n_text_head)):
+        if state % heads or state // heads % HEAD_MULTIPLE:
+            raise UserError(f"model '{spec.model}': {heads} heads do not divide n_{stack}_state {state} into "
+                            f"sizes that are multiples of {HEAD_MULTIPLE}, which the fused attention needs")
+
+
+def check(spec: EngineSpec) -> None:
+    """Raise UserError for a combination that cannot be built here."""
+    precision, profile, cache = spec.precision, spec.profile, spec.kv_cache
+    if PRECISIONS.get(precision.name) != precision.bits:
+        raise UserError(f"backend 'onnxruntime' has no precision '{precision.name}' of {precision.bits} bits; "
+                        f"{choices(precision.name, PRECISIONS)}")
+    if cache.mode not in ("contiguous", "paged"):
+        raise UserError(f"backend 'onnxruntime' has no KV cache '{cache.mode}'; "
+                        f"{choices(cache.mode, ('contiguous', 'paged'))}")
+    if cache.mode == "paged" and cache.tokens_per_page < 1:
+        raise UserError(f"kv_cache.tokens_per_page={cache.tokens_per_page} is not a page; choices: 1 or more")
+    if min(profile.max_batch_size, profile.max_beam_width, profile.max_new_tokens) < 1:
+        raise UserError("profile.max_batch_size, max_beam_width and max_new_tokens must each be 1 or more")
+    if spec.window_frames < 2 or spec.window_frames % 2:
+        raise UserError(f"profile '{profile.name}': a window of {spec.window_frames} frames cannot be halved by "
+                        f"the encoder; choose an even max_input_len from 2 to {WINDOW_FRAMES}")
+    if not 0 <= profile.end_anchor <= spec.dimensions.n_audio_ctx:
+        raise UserError(f"profile.end_anchor={profile.end_anchor} is not a number of encoder states; "
+                        f"choices: 0 (none) to {spec.dimensions.n_audio_ctx}")
+    _check_dimensions(spec)
+    if precision.bits:
+        block_size(spec.dimensions.n_audio_state)

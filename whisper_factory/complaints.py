@@ -1,0 +1,110 @@
+"""Hydra's and OmegaConf's errors, told in one line: what is wrong, the choices, the nearest one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from whisper_factory.errors import FactoryError, UserError, choices
+
+
+def explain(error: BaseException, conf: Path) -> FactoryError | None:
+    """The user's mistake behind an exception, or None if it is no mistake of theirs.
+
+    Args:
+        conf: the configuration directory, for the names of groups and their members.
+    """
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, FactoryError):
+            return link
+    for link in chain:
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
+            return _missing(link, conf)
+    told = [link for link in chain if isinstance(link, OmegaConfBaseException | HydraException) or _is_hydras(link)]
+    told.sort(key=lambda link: (not getattr(link, "full_key", None), "$" in str(link)))  # the one that names a key
+    return UserError(_reworded(str(told[0]), str(chain[0]), conf)) if told else None
+
+
+def _is_hydras(error: BaseException) -> bool:
+    """Whether an exception was raised by Hydra's own code, which puts some mistakes as plain ValueErrors."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return bool(trace) and trace.tb_frame.f_globals.get("__name__", "").startswith(("hydra.", "omegaconf."))
+
+
+def refuse_strangers(config: Any, conf: Path) -> None:
+    """Raise UserError for a key that was added (`+key=value`) but that nothing reads."""
+    from whisper_factory.schema import Composition
+
+    known = list(_fields(Composition, ""))
+    for key in _leaves(config, ""):
+        if not any(key == name or key.startswith(f"{name}.") for name in known):
+            raise UserError(f"unknown setting '{key}'; {choices(key, _near_settings(key, conf))}")
+
+
+def _leaves(config: Any, prefix: str) -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _missing(error: Any, conf: Path) -> UserError:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if not group:
+        return UserError(f"no configuration named '{name}'; {choices(name, _near_settings(name, conf))}")
+    return UserError(f"unknown {group} '{name}'; {choices(name, members(conf, group))}")
+
+
+def _reworded(message: str, outer: str, conf: Path) -> str:
+    refused = re.search(r"Could not override '([^'@]+)", outer)
+    if refused:
+        return f"unknown setting '{refused[1]}'; {choices(refused[1], _near_settings(refused[1], conf))}"
+    first = " ".join(line.strip() for line in message.splitlines() if line.strip())
+    said = re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", first)
+    key = re.search(r"full_key: (\S+)", message)
+    return f"{key[1]}: {said}" if key else said
+
+
+def _groups(conf: Path) -> list[str]:
+    return sorted(path.name for path in conf.iterdir() if path.is_dir())
+
+
+def members(conf: Path, group: str) -> list[str]:
+    """The members of a configuration group."""
+    return sorted(path.name.removesuffix(".yaml") for path in (conf / group).glob("*.yaml"))
+
+
+def _near_settings(key: str, conf: Path) -> list[str]:
+    """The keys a misspelt one may have meant: its group's fields, or else the groups and the plain settings."""
+    from whisper_factory.schema import Composition
+
+    known, group = list(_fields(Composition, "")), key.partition(".")[0]
+    inside = [name for name in known if name.startswith(f"{group}.")]
+    return inside or [*_groups(conf), *(name for name in known if name.partition(".")[0] not in _groups(conf))]
+
+
+def _fields(kind: Any, prefix: str) -> Iterator[str]:
+    hints = get_type_hints(kind)
+    for entry in fields(kind):
+        inner = next((part for part in (hints[entry.name], *get_args(hints[entry.name])) if is_dataclass(part)), None)
+        if inner and not str(hints[entry.name]).startswith("list"):
+            yield from _fields(inner, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}"

@@ -1,0 +1,34 @@
+"""SHA-256 of files and of plain data: the only identity anything has here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20
+
+
+def of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def of_data(data: Any) -> str:
+    """SHA-256 of plain data (dicts, lists, strings, numbers, None), independent of the order of keys."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def of_tree(directory: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file below a directory, by POSIX path relative to it, sorted."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {
+        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": of_file(path)}
+        for path in files
+    }

@@ -1,0 +1,117 @@
+"""The whole run: plan, do what is not done, write the engine directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whisper_factory import outputs, plan, schema, store
+from whisper_factory.errors import FactoryError, GateMissed
+from whisper_factory.plan import Plan, PlannedStep
+from whisper_factory.schema import Composition
+from whisper_factory.steps import STEPS, validate
+from whisper_factory.steps.context import Context
+from whisper_factory.store import Finished, Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has to show."""
+
+    plan: Plan
+    finished: dict[str, Finished]
+    validation: dict[str, Any] | None  # validation.json, if the plan has that step
+
+
+def produce(composition: Composition, resolved: str) -> Outcome:
+    """Make the engine that a composition declares.
+
+    Args:
+        resolved: the composition as YAML, kept as config.yaml.
+
+    Raises:
+        UserError, EnvironmentFault: see the steps.
+    """
+    schema.check(composition)
+    storage = Store(Path(composition.store.path).expanduser() if composition.store.path else store.default_path())
+    made = plan.make(composition, lambda step, key: storage.find(step, key) is not None)
+    log.info("%s -> %s", composition.name, made.directory)
+    if composition.dry_run:
+        cached = {step.name: found for step in made.steps if (found := storage.find(step.name, step.key))}
+        return Outcome(made, cached, None)
+    finished: dict[str, Finished] = {}
+    with _LogFile(made.directory / "log.txt"):
+        for step in made.steps:
+            finished[step.name] = _ensure(step, finished, storage)
+        if not outputs.is_current(made):
+            with storage.lock(f"outputs-{made.key}"):
+                outputs.write(made, finished, resolved)
+    return Outcome(made, finished, _validation(finished))
+
+
+def _ensure(step: PlannedStep, finished: dict[str, Finished], storage: Store) -> Finished:
+    """The finished step: from the store, or made now."""
+    found = storage.find(step.name, step.key)
+    if found:
+        log.info("%-9s didn't change (%s)", step.name, step.key[:12], extra={"idle": True})
+        return found
+    log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
+    context = Context(say=lambda line: log.info("%-9s %s", "", line), partial=storage.partial)
+    inputs = {name: finished[name].path for name in step.inputs}
+    started = time.monotonic()
+    made = storage.make(step.name, step.key, step.record, lambda out: STEPS[step.name].run(step, inputs, out, context),
+                        context.say)
+    log.info("%-9s done in %.1f s", step.name, time.monotonic() - started)
+    return made
+
+
+def _validation(finished: dict[str, Finished]) -> dict[str, Any] | None:
+    if "validate" not in finished:
+        return None
+    report: dict[str, Any] = json.loads((finished["validate"].path / validate.REPORT).read_text(encoding="utf-8"))
+    return report
+
+
+def check_gates(outcome: Outcome) -> None:
+    """Raise GateMissed if the engine's validation did not pass, on this run as on the first."""
+    if outcome.validation and not outcome.validation["passed"]:
+        raise GateMissed(f"{outcome.plan.composition.name} missed a gate of validation="
+                         f"{outcome.validation['name']}: {validate.missed(outcome.validation)}; "
+                         f"the engine stays in {outcome.plan.directory}")
+
+
+class _LogFile(logging.Handler):
+    """log.txt of an engine directory: opened when a run has something to do, so a no-op run writes nothing."""
+
+    def __init__(self, path: Path):
+        super().__init__(logging.INFO)
+        self.path = path
+        self.waiting: list[str] = []
+        self.worth_keeping = False
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+
+    def __enter__(self) -> _LogFile:
+        logging.getLogger("whisper_factory").addHandler(self)
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        logging.getLogger("whisper_factory").removeHandler(self)
+        if isinstance(error, FactoryError):
+            self.waiting.append(f"failed: {error}")
+        if error or self.worth_keeping:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as stream:
+                    stream.write("".join(f"{line}\n" for line in self.waiting))
+            except OSError as problem:  # the log must not hide what it would have told
+                logging.getLogger(__name__).warning("cannot write %s: %s", self.path, problem.strerror)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.waiting.append(self.format(record))
+        self.worth_keeping = self.worth_keeping or not getattr(record, "idle", False)

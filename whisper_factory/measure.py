@@ -1,0 +1,188 @@
+"""`python -m whisper_factory.measure ENGINE_DIR MANIFEST.json OUT.json`: an engine's transcripts and what they cost.
+
+For scripts, and for validation: run in a fresh process, so that load time and peak memory are a user's.
+
+MANIFEST.json: {"clips": [{"path": "a.flac", "shift_seconds": 0.0}, ...], "options": {...}, "batch": false}
+`shift_seconds` of silence are put in front of a clip; `options` are the fields of transcribe.Options; with `batch`
+all clips are given at once. Other keys are ignored.
+
+OUT.json, per clip: text, tokens, language, stopped and runaway (of its worst window), windows (how many), seams and
+seconds (of the audio given), latency_s (from samples to text: the median of --repeats after one warm-up of the
+process; in a batch, the batch's time divided by its clips), timings of the last repeat, warnings. In total: load_s,
+audio_s, real_time_factor, baseline_rss_bytes (Python and its libraries), loaded_rss_bytes, peak_rss_bytes,
+versions, threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from whisper_factory.errors import UserError, choices
+from whisper_factory.run import tell
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from whisper_factory.whisper.transcribe import Options, Transcriber, Transcript
+
+WORST_FIRST = ("budget", "length", "eot")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code, as `whisper_factory.run`."""
+    flags = argparse.ArgumentParser(prog="python -m whisper_factory.measure", description="Measure an engine.")
+    flags.add_argument("engine_dir", type=Path)
+    flags.add_argument("manifest", type=Path)
+    flags.add_argument("out", type=Path)
+    flags.add_argument("--repeats", type=int, default=1)
+    flags.add_argument("--threads", type=int)
+    wanted = flags.parse_args(arguments)
+    try:
+        report = measure(wanted.engine_dir, _manifest(wanted.manifest), max(1, wanted.repeats), wanted.threads)
+        wanted.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return tell(error)
+    return 0
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not data["clips"]:
+            raise UserError(f"'{path}' lists no clips; add one to its \"clips\"")
+        return data
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is not a manifest ({type(error).__name__}: {error}); "
+                        f'write {{"clips": [{{"path": "a.flac"}}]}}') from error
+
+
+def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: int | None) -> dict[str, Any]:
+    """Load the engine, transcribe the manifest's clips, and return the report."""
+    from whisper_factory.engine_spec import EngineSpec
+    from whisper_factory.whisper.transcribe import Transcriber, check, engine_directory
+
+    spec = EngineSpec.load(engine_directory(engine_dir))
+    options = _options(manifest)
+    check(options, spec)
+    clips = [_clip(entry) for entry in manifest["clips"]]
+    importlib.import_module(spec.backend)  # a backend's name is that of its library: it belongs to the baseline
+    baseline = _resident_bytes()
+    start = time.perf_counter()
+    transcriber = Transcriber.load(engine_dir, threads)
+    load_s, loaded = time.perf_counter() - start, _resident_bytes()
+    transcriber.transcribe(clips[:1], options)  # warm-up
+    timed = _timed_batch if manifest.get("batch") else _timed_one_by_one
+    transcripts, latencies = timed(transcriber, clips, options, repeats)
+    busy, audio_s = sum(latencies), sum(transcript.seconds for transcript in transcripts)
+    return {
+        "clips": [_row(*pair) for pair in zip(transcripts, latencies, strict=True)],
+        "load_s": load_s, "audio_s": audio_s, "real_time_factor": busy / audio_s,
+        "baseline_rss_bytes": baseline, "loaded_rss_bytes": loaded, "peak_rss_bytes": _peak_bytes(),
+        "versions": _versions(spec.backend), "threads": getattr(transcriber.engine, "threads", threads),
+    }
+
+
+def _options(manifest: dict[str, Any]) -> Options:
+    from whisper_factory.whisper.transcribe import Options
+
+    given, known = manifest.get("options", {}), [entry.name for entry in dataclasses.fields(Options)]
+    for name in given:
+        if name not in known:
+            raise UserError(f"unknown option '{name}' in the manifest; {choices(name, known)}")
+    return Options(**given)
+
+
+def _clip(entry: dict[str, Any]) -> NDArray[np.float32]:
+    import numpy as np
+
+    from whisper_factory.whisper.audio import read_audio
+    from whisper_factory.whisper.dimensions import SAMPLE_RATE
+
+    silence = np.zeros(round(entry.get("shift_seconds", 0.0) * SAMPLE_RATE), np.float32)
+    return np.concatenate([silence, read_audio(Path(entry["path"]))])
+
+
+def _timed_one_by_one(
+    transcriber: Transcriber, clips: list[NDArray[np.float32]], options: Options, repeats: int
+) -> tuple[list[Transcript], list[float]]:
+    transcripts, latencies = [], []
+    for clip in clips:
+        (transcript,), seconds = _timed(partial(transcriber.transcribe, [clip], options), repeats)
+        transcripts.append(transcript)
+        latencies.append(seconds)
+    return transcripts, latencies
+
+
+def _timed_batch(
+    transcriber: Transcriber, clips: list[NDArray[np.float32]], options: Options, repeats: int
+) -> tuple[list[Transcript], list[float]]:
+    transcripts, seconds = _timed(partial(transcriber.transcribe, clips, options), repeats)
+    return transcripts, [seconds / len(clips)] * len(clips)
+
+
+def _timed(work: Callable[[], list[Transcript]], repeats: int) -> tuple[list[Transcript], float]:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        transcripts = work()
+        seconds.append(time.perf_counter() - start)
+    return transcripts, median(seconds)
+
+
+def _row(transcript: Transcript, latency: float) -> dict[str, Any]:
+    stops = [heard.decoded.stopped for heard in transcript.windows]
+    return {
+        "text": transcript.text, "tokens": transcript.tokens, "language": transcript.language,
+        "stopped": min(stops, key=WORST_FIRST.index),
+        "runaway": any(heard.decoded.runaway for heard in transcript.windows),
+        "avg_logprob": [heard.decoded.avg_logprob for heard in transcript.windows],
+        "windows": len(transcript.windows), "seams": transcript.seams, "seconds": transcript.seconds,
+        "latency_s": latency, "timings": dataclasses.asdict(transcript.timings), "warnings": transcript.warnings,
+    }
+
+
+def _peak_bytes() -> int:
+    """Peak resident memory of this process (VmHWM; unlike ru_maxrss it does not start at the parent's)."""
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _resident_bytes() -> int:
+    return _status("VmRSS") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _status(name: str) -> int:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def _versions(backend: str) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("numpy", backend, f"{backend}-gpu"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""What a run prints on standard output: the plan of a dry run, the result of a real one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whisper_factory.factory import Outcome
+
+
+def plan_table(outcome: Outcome) -> str:
+    """Each step: its key, cached or to do, the inputs it needs, what it does."""
+    plan = outcome.plan
+    lines = [f"{plan.composition.name} ({plan.key[:12]})", f"  into {plan.directory}", ""]
+    for step in plan.steps:
+        state = "cached" if step.name in outcome.finished else "to do"
+        needs = ", ".join(f"{name} {key[:12]}" for name, key in step.inputs.items())
+        lines.append(f"{step.name:<9} {step.key[:12]}  {state:<6}  {step.about}")
+        if needs:
+            lines.append(f"{'':<9} {'':<12}  {'':<6}  needs {needs}")
+    lines += ["", "inputs"]
+    for name, parts in plan.source.files.items():
+        lines += [f"  {name}: {part.origin} (sha256 {part.sha256[:12]})" for part in parts]
+    vocabulary = plan.source.vocabulary
+    lines.append(f"  vocabulary {vocabulary.name} (sha256 {vocabulary.sha256[:12]})")
+    return "\n".join(lines)
+
+
+def result(outcome: Outcome) -> str:
+    """The transcript of the sample, the numbers of the validation, the engine's size, and where it is."""
+    lines = []
+    if outcome.validation:
+        lines += _validation(outcome.validation)
+    if "build" in outcome.finished:
+        megabytes = sum(about["bytes"] for about in outcome.finished["build"].record["outputs"].values()) / 1e6
+        lines.append(f"engine      {megabytes:.1f} MB")
+    lines.append(f"directory   {outcome.plan.directory}")
+    if "build" in outcome.finished:
+        command = f"python -m whisper_factory.run --engine_dir {outcome.plan.directory} --input_file a.wav"
+        lines.append(f"try it      {command}")
+    return "\n".join(lines)
+
+
+def _validation(report: dict[str, Any]) -> list[str]:
+    summary, first = report["summary"], report["clips"][0]
+    lines = [
+        f"sample      {first['heard']}",
+        f"WER         {summary['wer']:.2f} % over {summary['clips']} clips "
+        f"(float32 at 3000 frames: {summary['reference_wer']:.2f} %)",
+        f"tokens      {100 * summary['token_agreement']:.2f} % as the float32 engine's",
+    ]
+    if summary["edge_clips"]:
+        lines.append(f"edge        {100 * summary['edge_token_agreement']:.2f} % over {summary['edge_clips']} clips "
+                     "that fill the window to its end")
+    lines += [
+        f"latency     {summary['latency_ms_mean']:.0f} ms a clip, real-time factor {summary['real_time_factor']:.3f} "
+        f"({summary['threads']} threads), load {summary['load_ms']:.0f} ms",
+        f"memory      {summary['peak_rss_mb']:.0f} MB at peak, of which {summary['baseline_rss_mb']:.0f} MB is Python "
+        "and its libraries",
+    ]
+    if summary["runaways"]:
+        lines.append(f"runaways    {summary['runaways']}")
+    verdicts = [f"{gate['name']} {'passed' if gate['passed'] else 'MISSED'}" for gate in report["gates"]]
+    lines.append(f"gates       {', '.join(verdicts) or 'none configured'} (validation={report['name']})")
+    return lines
+

@@ -1,0 +1,174 @@
+"""`python -m whisper_factory.run`: try an engine on audio files. Imports neither Hydra nor torch.
+
+Transcripts go to standard output, one line a file; everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from whisper_factory.errors import EnvironmentFault, FactoryError, UserError, choices
+
+if TYPE_CHECKING:
+    from whisper_factory.engine_spec import EngineSpec
+    from whisper_factory.whisper.transcribe import Options, Transcript
+
+log = logging.getLogger("whisper_factory")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+DEBUG = ("WHISPER_FACTORY_DEBUG", "HYDRA_FULL_ERROR")  # either shows tracebacks
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the flags)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags: those of TensorRT-LLM's Whisper example where it has them."""
+    flags = _Parser(prog="python -m whisper_factory.run", description="Transcribe audio files with an engine.",
+                    allow_abbrev=False)
+    add = flags.add_argument
+    add("--engine_dir", type=Path, required=True, metavar="DIR", help="what a build printed, or its engine/")
+    add("--input_file", type=Path, required=True, nargs="+", metavar="FILE", action="extend",
+        help="WAV or FLAC, any rate, any number of channels, any length")
+    add("--padding_strategy", metavar="HOW", help="max: pad each clip to the engine's length; nopad: the window "
+        "follows the clip; trim: cut longer clips (default: the engine's)")
+    add("--max_new_tokens", type=int, metavar="N", help="most tokens a window may get (default: the engine's)")
+    add("--num_beams", type=int, default=1, metavar="N", help="width of the beam search (default: 1, greedy)")
+    add("--language", metavar="CODE", help="spoken language, multilingual models only (default: detected)")
+    add("--task", default="transcribe", metavar="TASK", help="transcribe (default), or translate into English")
+    add("--batch_size", type=int, metavar="N", help="windows at once (default: the engine's most)")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: the backend's choice)")
+    add("--output_json", type=Path, metavar="FILE", help="write the transcripts with tokens, windows and timings")
+    add("--log_level", default="info", metavar="LEVEL", help=f"one of {', '.join(LOG_LEVELS)} (default: info)")
+    add("--name", default="", help="a label for this run, repeated in the report")
+    add("--max_input_len", type=int, metavar="FRAMES", help="checked against the engine's; it is a build setting")
+    return flags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 done, 1 our bug, 2 the user's mistake, 4 the environment."""
+    try:
+        run(_parse(arguments))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return tell(error)
+    return 0
+
+
+def tell(error: Exception) -> int:
+    """Print one line about an error and return its exit code; raises it again where tracebacks are wanted."""
+    if any(os.environ.get(name, "0") not in ("", "0") for name in DEBUG):
+        raise error
+    if isinstance(error, FactoryError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        print("error: out of memory; use a smaller --batch_size or --num_beams", file=sys.stderr)
+        return EnvironmentFault.exit_code
+    print(f"error: this is a bug of whisper_factory: {type(error).__name__}: {error}; run again with {DEBUG[0]}=1 "
+          f"for the traceback", file=sys.stderr)
+    return 1
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    flags = parser()
+    known, unknown = flags.parse_known_args(arguments)
+    if unknown:
+        names = [option for action in flags._actions for option in action.option_strings if len(option) > 2]
+        wrong = unknown[0].partition("=")[0]
+        raise UserError(f"unknown flag '{wrong}'; {choices(wrong, names)}")
+    if known.log_level not in LOG_LEVELS:
+        raise UserError(f"unknown --log_level '{known.log_level}'; {choices(known.log_level, LOG_LEVELS)}")
+    return known
+
+
+def run(wanted: argparse.Namespace) -> None:
+    """Transcribe and print. What can be checked is checked before the engine is loaded."""
+    _set_up_logging(wanted.log_level)
+    # Here, so that --help and a mistyped flag answer at once.
+    from whisper_factory.engine_spec import EngineSpec
+    from whisper_factory.whisper.audio import read_audio
+    from whisper_factory.whisper.transcribe import Transcriber, check, engine_directory
+
+    spec = EngineSpec.load(engine_directory(wanted.engine_dir))
+    options = _options(wanted)
+    check(options, spec)
+    _check_lengths(wanted, spec)
+    clips = [read_audio(path) for path in wanted.input_file]
+    start = time.perf_counter()
+    transcriber = Transcriber.load(wanted.engine_dir, wanted.threads)
+    loaded = time.perf_counter()
+    transcripts = transcriber.transcribe(clips, options)
+    took = time.perf_counter() - loaded
+    for path, transcript in zip(wanted.input_file, transcripts, strict=True):
+        _print(path, transcript, spec)
+    seconds = sum(transcript.seconds for transcript in transcripts)
+    label = f"{wanted.name}: " if wanted.name else ""
+    log.info("%s%.2f s of audio in %.2f s, real-time factor %.3f (engine loaded in %.2f s)",
+             label, seconds, took, took / seconds, loaded - start)
+    if wanted.output_json:
+        _write_report(wanted, transcripts, {"load": loaded - start, "transcribe": took})
+
+
+def _options(wanted: argparse.Namespace) -> Options:
+    from whisper_factory.whisper.transcribe import Options
+
+    return Options(**{entry.name: getattr(wanted, entry.name) for entry in dataclasses.fields(Options)})
+
+
+def _check_lengths(wanted: argparse.Namespace, spec: EngineSpec) -> None:
+    asked, built = wanted.max_input_len, spec.profile.max_input_len
+    if asked is not None and asked != built:
+        raise UserError(f"--max_input_len {asked} disagrees with the engine, which was built for {built} mel frames "
+                        f"({built / 100:g} s; longer audio is cut into windows); leave the flag out, or build an "
+                        f"engine with profile.max_input_len={asked}")
+    if wanted.threads is not None and wanted.threads < 1:
+        raise UserError(f"--threads {wanted.threads} is not a number of threads; choices: 1 or more")
+    if wanted.output_json and not wanted.output_json.absolute().parent.is_dir():
+        raise UserError(f"--output_json {wanted.output_json}: its directory does not exist; create it first")
+
+
+def _set_up_logging(level: str) -> None:
+    log.handlers.clear()
+    log.propagate = False
+    log.setLevel(level.upper())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+
+
+def _print(path: Path, transcript: Transcript, spec: EngineSpec) -> None:
+    if transcript.seams:
+        places = ", ".join(f"{seam:.2f}" for seam in transcript.seams)
+        log.info("%s: longer than the engine's %g s, cut where it is quietest: at %s s", path,
+                 spec.profile.max_input_len / 100, places)
+    for warning in transcript.warnings:
+        log.warning("warning: %s: %s", path, warning)
+    print(f"{path}: {transcript.text}", flush=True)
+
+
+def _write_report(wanted: argparse.Namespace, transcripts: list[Transcript], took: dict[str, float]) -> None:
+    files = [{"path": str(path), **dataclasses.asdict(transcript), "seams": transcript.seams}
+             for path, transcript in zip(wanted.input_file, transcripts, strict=True)]
+    text = json.dumps({"name": wanted.name, "files": files, "seconds": took}, indent=1, ensure_ascii=False)
+    try:
+        wanted.output_json.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output_json {wanted.output_json} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

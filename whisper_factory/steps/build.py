@@ -1,0 +1,21 @@
+"""build: canonical checkpoint -> engine, by the composition's backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_factory import backends
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.steps.context import Context
+
+if TYPE_CHECKING:
+    from whisper_factory.plan import PlannedStep
+
+VERSION = 1
+
+
+def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Fill `out` with an engine directory."""
+    spec = EngineSpec.from_dict(step.params["spec"])
+    backends.get(spec.backend).build(inputs["convert"], spec, out, context.say)

@@ -1,0 +1,48 @@
+"""convert: weights from any source -> one canonical checkpoint, quantised as the precision says."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_factory.engine_spec import Precision
+from whisper_factory.steps.context import Context
+from whisper_factory.steps.fetch import VOCABULARY
+from whisper_factory.whisper.dimensions import Dimensions
+
+if TYPE_CHECKING:
+    from whisper_factory.plan import PlannedStep
+    from whisper_factory.sources import ReaderKind
+
+VERSION = 1
+
+
+def tools() -> dict[str, str]:
+    """Versions of what writes the checkpoint's bytes, read without importing it."""
+    return {name: version(name) for name in ("numpy", "safetensors")}
+
+
+def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Fill `out` with a checkpoint directory.
+
+    Raises:
+        UserError: weights that cannot be read, or that are not those of the model that was declared.
+    """
+    params = step.params
+    checkpoint(inputs["fetch"], params["kind"], out, params["model"], Dimensions(**params["dimensions"]),
+               Precision(**params["precision"]))
+
+
+def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimensions: Dimensions,
+               precision: Precision) -> None:
+    """Read what fetch left, check it against the model's dimensions, and write the canonical checkpoint."""
+    from whisper_factory.whisper import readers
+    from whisper_factory.whisper.checkpoint import write_checkpoint
+
+    folder = fetched / "weights"
+    weights = readers.read(next(folder.iterdir()) if kind == "openai" else folder, kind)
+    readers.check(weights, dimensions)
+    write_checkpoint(out, model, precision, weights)
+    shutil.copyfile(fetched / VOCABULARY, out / VOCABULARY)

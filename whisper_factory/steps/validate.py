@@ -1,0 +1,143 @@
+"""validate: the engine on real speech, paired with the float32 reference at 3000 frames on the same clips.
+
+Writes validation.json: what was measured, each gate with its limit and value, and whether all passed. A missed
+gate is not an error of this step: the engine and the evidence stay, and the command exits with 3.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from whisper_factory.steps import listening
+from whisper_factory.steps.context import Context
+from whisper_factory.steps.reference import TRANSCRIPTS
+
+if TYPE_CHECKING:
+    from whisper_factory.plan import PlannedStep
+
+VERSION = 1
+REPORT = "validation.json"
+
+Row = dict[str, Any]
+
+
+def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Write validation.json into `out`."""
+    params = step.params
+    requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
+    reference = json.loads((inputs["reference"] / TRANSCRIPTS).read_text(encoding="utf-8"))
+    report = listening.listen(inputs["build"], requests, out, params["repeats"])
+    rows = [_row(*triple) for triple in zip(requests, report["clips"], reference, strict=True)]
+    summary = summarise(rows, report)
+    gates = judge(summary, params["gates"])
+    result = {
+        "evidence": "engine",  # what was measured is the engine itself
+        "name": params["name"],
+        "passed": all(gate["passed"] for gate in gates),
+        "gates": gates,
+        "summary": summary,
+        "clips": rows,
+    }
+    (out / REPORT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _row(request: Row, heard: Row, reference: Row) -> Row:
+    from whisper_factory.whisper.normalize import edit_distance, words
+
+    said = words(request["text"])
+    return {
+        "name": request["name"],
+        "edge": request["edge"],
+        "text": request["text"],
+        "heard": heard["text"],
+        "reference": reference["text"],
+        "seconds": heard["seconds"],
+        "windows": heard["windows"],
+        "latency_ms": round(1000 * heard["latency_s"], 1),
+        "words": len(said),
+        "word_errors": edit_distance(said, words(heard["text"])),
+        "reference_word_errors": edit_distance(said, words(reference["text"])),
+        "tokens": max(len(heard["tokens"]), len(reference["tokens"])),
+        "token_differences": edit_distance(reference["tokens"], heard["tokens"]),
+        "runaway": heard["runaway"],
+        "warnings": heard["warnings"],
+    }
+
+
+def summarise(rows: list[Row], report: Row) -> Row:
+    """The numbers of a validation, from its rows and the measuring process's totals.
+
+    WER and its reference are in percent; `*_token_agreement` is 1 - edits/tokens over all clips of a group, where
+    edits are token insertions, deletions and substitutions against the reference and tokens counts, per clip, the
+    longer of the two; `edge` rows are clips whose speech runs to the end of a short window.
+    """
+    plain = [row for row in rows if not row["edge"]]
+    edge = [row for row in rows if row["edge"]]
+    seconds = sum(row["seconds"] for row in plain)
+    busy = sum(row["latency_ms"] for row in plain) / 1000
+    return {
+        "clips": len(plain),
+        "wer": _percent(plain, "word_errors"),
+        "reference_wer": _percent(plain, "reference_word_errors"),
+        "token_agreement": _agreement(plain),
+        "edge_clips": len(edge),
+        "edge_wer": _percent(edge, "word_errors"),
+        "edge_reference_wer": _percent(edge, "reference_word_errors"),
+        "edge_token_agreement": _agreement(edge),
+        "cut_clips": sum(row["windows"] > 1 for row in plain),
+        "runaways": sum(row["runaway"] for row in rows),
+        "latency_ms_mean": round(1000 * busy / len(plain), 1),
+        "latency_ms_median": round(median(row["latency_ms"] for row in plain), 1),
+        "latency_ms_max": max(row["latency_ms"] for row in plain),
+        "real_time_factor": round(busy / seconds, 4),
+        "load_ms": round(1000 * report["load_s"], 1),
+        "peak_rss_mb": round(report["peak_rss_bytes"] / 1e6, 1),
+        "baseline_rss_mb": round(report["baseline_rss_bytes"] / 1e6, 1),
+        "threads": report["threads"],
+        "versions": report["versions"],
+    }
+
+
+def judge(summary: Row, limits: dict[str, float | None]) -> list[Row]:
+    """Each configured gate with its value and verdict. A limit of None is no gate."""
+    runs = [("token_agreement", "min_token_agreement", summary["token_agreement"], True)]
+    if summary["edge_clips"]:
+        runs.append(("edge_token_agreement", "min_token_agreement", summary["edge_token_agreement"], True))
+    runs += [
+        ("wer_increase", "max_wer_increase", round(summary["wer"] - summary["reference_wer"], 2), False),
+        ("latency_ms_mean", "max_latency_ms", summary["latency_ms_mean"], False),
+        ("peak_rss_mb", "max_peak_mb", summary["peak_rss_mb"], False),
+    ]
+    gates = []
+    for name, key, value, at_least in runs:
+        limit = limits.get(key)
+        if limit is not None:
+            passed = value >= limit if at_least else value <= limit
+            gates.append({"name": name, "limit": limit, "value": value, "passed": passed})
+    return gates
+
+
+def missed(report: Row) -> str:
+    """The missed gates of a validation.json, in words."""
+    lines = []
+    for gate in report["gates"]:
+        if not gate["passed"]:
+            bound = "at least" if gate["name"].endswith("agreement") else "at most"
+            remedy = " (profile.margin_frames=100 gives the words room)" if gate["name"].startswith("edge") else ""
+            lines.append(f"{gate['name']} is {gate['value']}, wanted {bound} {gate['limit']}{remedy}")
+    return "; ".join(lines)
+
+
+def _percent(rows: Iterable[Row], errors: str) -> float:
+    counted = list(rows)
+    return round(100 * sum(row[errors] for row in counted) / max(1, sum(row["words"] for row in counted)), 2)
+
+
+def _agreement(rows: Iterable[Row]) -> float:
+    counted = list(rows)
+    tokens = max(1, sum(row["tokens"] for row in counted))
+    return round(1 - sum(row["token_differences"] for row in counted) / tokens, 4)

@@ -1,0 +1,132 @@
+"""Beam search as OpenAI's: patience 1, candidates ranked by their log-probability over their length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_factory.whisper.greedy import Sequenced, Suppression, rows_to_keep
+
+if TYPE_CHECKING:
+    from whisper_factory.backends import Utterance
+
+GROUPS = 512
+
+
+class Search:
+    """The beams of one window."""
+
+    def __init__(self, width: int, eot: int) -> None:
+        self.beams: list[tuple[int, ...]] = [()]  # width of them after the first step
+        self.sums = np.zeros(1, np.float32)
+        self._finished: dict[tuple[int, ...], float] = {}  # in the order they were found
+        self._width, self._eot = width, eot
+
+    @property
+    def complete(self) -> bool:
+        """Whether enough sequences have ended; more steps would not change the result."""
+        return len(self._finished) >= self._width
+
+    def advance(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> list[int]:
+        """Extend the beams by one token.
+
+        Args:
+            tokens: [beams, width + 1], the most probable ones, best first.
+            logprobs: theirs.
+
+        Returns:
+            For each new beam, the old one it extends.
+        """
+        totals = (self.sums[:, None] + logprobs).ravel().tolist()
+        choices = tokens.ravel().tolist()
+        ranked = sorted(range(len(totals)), key=totals.__getitem__, reverse=True)  # stable, as OpenAI's
+        beams: list[tuple[int, ...]] = []
+        sums: list[float] = []
+        sources: list[int] = []
+        for index in ranked:
+            source = index // tokens.shape[1]
+            if choices[index] == self._eot:
+                if not self.complete:
+                    self._finished[self.beams[source]] = totals[index]
+                continue
+            beams.append((*self.beams[source], choices[index]))
+            sums.append(totals[index])
+            sources.append(source)
+            if len(beams) == self._width:
+                break
+        self.beams, self.sums = beams, np.asarray(sums, np.float32)
+        return sources
+
+    def result(self) -> Sequenced:
+        """The best sequence so far. Where too few have ended, the most probable unfinished ones compete too."""
+        candidates = [Sequenced(list(tokens), total, True) for tokens, total in self._finished.items()]
+        for index in np.argsort(self.sums)[::-1]:
+            if len(candidates) >= self._width:
+                break
+            candidates.append(Sequenced(list(self.beams[index]), float(self.sums[index]), False))
+        return max(candidates, key=lambda sequence: sequence.sum_logprob / len(sequence.tokens))
+
+
+def beam_search(
+    utterance: Utterance,
+    prompts: NDArray[np.int64],
+    rules: Suppression,
+    eot: int,
+    limits: Sequence[int],
+    width: int,
+) -> list[Sequenced]:
+    """Search for the most probable sequences, `width` at a time in each window.
+
+    The prompt is decoded once a window, and the rows become `width` a window after it: OpenAI decodes it `width`
+    times, with the same logits each time.
+
+    Args:
+        prompts: [windows, length].
+        limits: the most tokens of each window, 1 or more.
+    """
+    searches = [Search(width, eot) for _ in prompts]
+    results: dict[int, Sequenced] = {}
+    live = list(range(len(prompts)))
+    feed, rows, steps = prompts, 1, 0
+    while True:
+        logits = utterance.decode(feed)
+        rules.apply(logits, first=steps == 0)
+        tokens, logprobs = most_probable(logits, width + 1)
+        steps += 1
+        sources = []
+        for place, window in enumerate(live):
+            own = slice(place * rows, (place + 1) * rows)
+            kept = searches[window].advance(tokens[own], logprobs[own])
+            sources.append([place * rows + source for source in kept])
+            if window not in results and (searches[window].complete or steps >= limits[window]):
+                results[window] = searches[window].result()
+        if len(results) == len(prompts):
+            return [results[window] for window in range(len(prompts))]
+        stay = rows_to_keep(np.asarray([window in results for window in live]))
+        utterance.select(np.asarray([row for place in stay for row in sources[place]], np.int64))
+        live, rows = [live[place] for place in stay], width
+        feed = np.asarray([[beam[-1]] for window in live for beam in searches[window].beams], np.int64)
+
+
+def most_probable(logits: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The `count` best tokens of each row [rows, n_vocab], best first, and their log-probabilities. Uses logits up.
+
+    Sorting a vocabulary takes longer than decoding a token. So: the maxima of GROUPS groups of tokens are found
+    first, and the count-th of them is a value that at least `count` tokens reach and few others do.
+    """
+    rows, vocabulary = logits.shape
+    whole = vocabulary - vocabulary % GROUPS
+    maxima = logits[:, :whole].reshape(rows, -1, GROUPS).max(axis=1)
+    bounds = np.partition(maxima, GROUPS - count, axis=1)[:, GROUPS - count]
+    best = np.empty((rows, count), np.int64)
+    for row, bound in enumerate(bounds):
+        reaching = np.flatnonzero(logits[row] >= bound)
+        best[row] = reaching[np.argsort(-logits[row, reaching], kind="stable")[:count]]
+    values = np.take_along_axis(logits, best, axis=1)
+    peaks = values[:, :1].copy()
+    logits -= peaks
+    np.exp(logits, out=logits)
+    return best, values - peaks - np.log(logits.sum(axis=1, keepdims=True))

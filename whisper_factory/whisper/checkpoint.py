@@ -1,0 +1,149 @@
+"""The canonical checkpoint: what convert writes and every backend builds from.
+
+    config.json         {"format": 1, "model", "dimensions", "precision"}
+    model.safetensors   OpenAI's tensor names; a quantised X.weight has X.scale beside it
+
+A quantised X.weight is int8 [out, in], or uint8 [out, in / 2] with two 4-bit integers a byte, and X.scale is
+float32 [out] (quantization/weight_only.py has the definition). Everything else is of the precision's dtype.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from whisper_factory import safetensors_io
+from whisper_factory.engine_spec import Precision
+from whisper_factory.errors import UserError
+from whisper_factory.quantization import weight_only
+from whisper_factory.whisper.dimensions import Dimensions
+from whisper_factory.whisper.readers import Weights, tensor_shapes
+
+FORMAT = 1
+CONFIG = "config.json"
+TENSORS = "model.safetensors"
+
+_QUANTIZED = re.compile(r"(en|de)coder\.blocks\.\d+\.((cross_)?attn\.(query|key|value|out)|mlp\.[02])\.weight")
+
+
+def is_quantized(name: str) -> bool:
+    """Whether int8 and int4 apply to this tensor: the linears inside the blocks, and nothing else."""
+    return _QUANTIZED.fullmatch(name) is not None
+
+
+def scale_name(name: str) -> str:
+    """X.scale for X.weight."""
+    return name.removesuffix(".weight") + ".scale"
+
+
+def write_checkpoint(directory: Path, model: str, precision: Precision, weights: Weights) -> None:
+    """Write a checkpoint into `directory` (made if missing), the same bytes for the same weights.
+
+    Integers are made from float16-rounded weights, so that a float16 and a float32 source of one model
+    give the same ones. One tensor is in memory at a time. Weights must have passed `readers.check`.
+
+    Raises:
+        UserError: a tensor holds NaN or infinity, or values that float16 cannot hold.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format": FORMAT,
+        "model": model,
+        "dimensions": asdict(weights.dimensions),
+        "precision": asdict(precision),
+    }
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (directory / CONFIG).write_text(text, encoding="utf-8")
+    shapes = tensor_shapes(weights.dimensions)
+    safetensors_io.write(directory / TENSORS, _layout(shapes, precision), _stored(weights, sorted(shapes), precision))
+
+
+def _layout(shapes: Mapping[str, tuple[int, ...]], precision: Precision) -> safetensors_io.Layout:
+    layout: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {}
+    for name, shape in shapes.items():
+        if not (precision.bits and is_quantized(name)):
+            layout[name] = (precision.dtype, shape)
+            continue
+        rows, columns = shape
+        layout[name] = ("int8", shape) if precision.bits == 8 else ("uint8", (rows, columns // 2))
+        layout[scale_name(name)] = ("float32", (rows,))
+    return layout
+
+
+def _stored(weights: Weights, names: list[str], precision: Precision) -> Iterator[tuple[str, NDArray[Any]]]:
+    for name in names:
+        value = _cast(name, weights.tensors[name], precision.dtype)
+        if not (precision.bits and is_quantized(name)):
+            yield name, value
+            continue
+        q, scale = weight_only.quantize(value, precision.bits)
+        yield name, q if precision.bits == 8 else weight_only.pack_int4(q)
+        yield scale_name(name), scale
+
+
+def _cast(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # looked for below, and said with the tensor's name
+        value: NDArray[Any] = array.astype(dtype)
+    if np.isfinite(value).all():
+        return value
+    if not np.isfinite(array).all():
+        raise UserError(f"tensor {name} holds NaN or infinity: the weights are damaged; get them again")
+    largest = float(np.abs(array).max())
+    raise UserError(f"tensor {name} holds {largest:.6g}, more than float16 can (65504); use precision=float32")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint directory. Nothing is read from disk until a tensor is asked for."""
+
+    model: str
+    dimensions: Dimensions
+    precision: Precision
+    raw: Mapping[str, NDArray[Any]]  # what is stored, read-only: packed integers and scales included
+
+    @classmethod
+    def open(cls, directory: Path) -> Checkpoint:
+        """Open a directory that `write_checkpoint` made.
+
+        Raises:
+            UserError: there is no checkpoint in it, or one of another format, or with other tensors.
+        """
+        path = directory / CONFIG
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if config["format"] != FORMAT:
+                raise UserError(f"{path}: checkpoint format {config['format']}, this version reads {FORMAT}; "
+                                "convert it again")
+            dimensions, precision = Dimensions(**config["dimensions"]), Precision(**config["precision"])
+            raw = safetensors_io.Tensors(directory / TENSORS)
+            model = str(config["model"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"'{directory}' is not a checkpoint directory ({reason}); convert makes one") from error
+        expected = _layout(tensor_shapes(dimensions), precision)
+        wrong = sorted(expected.keys() ^ raw.keys())
+        wrong += [name for name, (dtype, shape) in sorted(expected.items())
+                  if name in raw and (raw[name].dtype != dtype or raw[name].shape != shape)]
+        if wrong:
+            raise UserError(f"'{directory}': its tensors are not those of its {CONFIG} ({', '.join(wrong)}); "
+                            "convert it again")
+        return cls(model, dimensions, precision, raw)
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """A tensor by OpenAI's name: of the precision's dtype, or float32 where it is dequantised."""
+        stored = self.quantized(name)
+        return self.raw[name] if stored is None else weight_only.dequantize(*stored)
+
+    def quantized(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
+        """The integers int8 [out, in] (unpacked) and scales float32 [out] of X.weight; None if it is a float."""
+        if not (self.precision.bits and is_quantized(name)):
+            return None
+        q = self.raw[name]
+        return (q if self.precision.bits == 8 else weight_only.unpack_int4(q)), self.raw[scale_name(name)]

@@ -1,0 +1,84 @@
+"""From logits to text: OpenAI's rules for decoding without timestamps at temperature 0, greedy or by beam search.
+
+A batch is decoded together; each window's result is the one it has alone (up to rounding inside the engine, whose
+matrix products may sum in another order for another number of rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from whisper_factory.whisper import runaway
+from whisper_factory.whisper.beam import beam_search
+from whisper_factory.whisper.greedy import Suppression, greedy
+
+if TYPE_CHECKING:
+    from whisper_factory.backends import Utterance
+    from whisper_factory.whisper.tokenizer import Tokenizer
+
+Stop = Literal["eot", "length", "budget"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One window's answer."""
+
+    tokens: list[int]  # without the prompt and the closing <|endoftext|>
+    text: str
+    language: str | None  # None: the model knows one language only
+    avg_logprob: float  # natural logarithm, per token, <|endoftext|> counted
+    stopped: Stop  # by <|endoftext|>, at the length limit, or at the runaway guard's budget
+    runaway: bool  # longer than anyone speaks in that time, or repeating itself
+
+
+def detect_languages(utterance: Utterance, windows: int, tokenizer: Tokenizer) -> list[str]:
+    """The most probable language of each window of a fresh utterance, as codes. Leaves the utterance rewound."""
+    logits = utterance.decode(np.full((windows, 1), tokenizer.sot, np.int64))
+    utterance.rewind()
+    codes = list(tokenizer.language_tokens)
+    tokens = np.asarray([tokenizer.language_tokens[code] for code in codes])
+    return [codes[best] for best in logits[:, tokens].argmax(axis=1)]
+
+
+def decode(
+    utterance: Utterance,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    languages: Sequence[str | None],
+    max_new_tokens: int,
+    budgets: Sequence[int],
+    num_beams: int = 1,
+) -> list[Decoded]:
+    """Decode the windows of a fresh utterance.
+
+    Args:
+        prompts: of each window, all of one length.
+        languages: of each window, for the result.
+        max_new_tokens: the most tokens chosen for a window, <|endoftext|> counted, as OpenAI's sample_len.
+        budgets: of each window, the runaway guard's (see `runaway.token_budget`).
+        num_beams: 1 is greedy; else the width of the beam search (patience 1, scores divided by length).
+
+    Returns:
+        One result a window.
+    """
+    limits = [min(max_new_tokens, budget) for budget in budgets]
+    start = np.asarray(prompts, np.int64)
+    rules = Suppression(tokenizer)
+    if num_beams == 1:
+        found = greedy(utterance, start, rules, tokenizer.eot, limits)
+    else:
+        found = beam_search(utterance, start, rules, tokenizer.eot, limits, num_beams)
+    results = []
+    for sequence, language, limit in zip(found, languages, limits, strict=True):
+        text = tokenizer.decode(sequence.tokens).strip()
+        stopped: Stop = "eot" if sequence.ended else "length" if limit == max_new_tokens else "budget"
+        results.append(Decoded(
+            tokens=sequence.tokens, text=text, language=language,
+            avg_logprob=sequence.sum_logprob / (len(sequence.tokens) + 1),
+            stopped=stopped, runaway=stopped == "budget" or runaway.loops(text),
+        ))
+    return results

@@ -1,0 +1,119 @@
+"""Readers of Whisper weights: OpenAI's .pt, Hugging Face directories, CTranslate2's model.bin.
+
+Every reader gives the same thing: the ten dimensions and the tensors under OpenAI's names, in the
+source's own float type. Arrays may be read-only views of a mapped file, so treat them as constants.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from whisper_factory.errors import UserError, choices
+from whisper_factory.whisper.dimensions import Dimensions
+
+Kind = Literal["openai", "huggingface", "ctranslate2"]
+KINDS: tuple[Kind, ...] = ("openai", "huggingface", "ctranslate2")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model's weights: float16 or float32 tensors under OpenAI's names, linears as [out, in]."""
+
+    dimensions: Dimensions
+    tensors: Mapping[str, NDArray[Any]]
+
+
+def read(path: Path, kind: Kind) -> Weights:
+    """Read weights from a .pt file ("openai") or a directory ("huggingface", "ctranslate2").
+
+    Raises:
+        UserError: the file is missing, damaged, or of a kind that cannot be used.
+        EnvironmentFault: a library that the format needs is not installed.
+    """
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of weights '{kind}'; {choices(kind, KINDS)}")
+    if not path.exists():
+        raise UserError(f"no such file or directory: '{path}'; give weights.path something that exists")
+    module = importlib.import_module(f"{__name__}.{kind}")
+    weights: Weights = module.read(path)
+    return weights
+
+
+def tensor_shapes(dimensions: Dimensions) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a Whisper model of these dimensions."""
+    d = dimensions
+    audio, text = d.n_audio_state, d.n_text_state
+    shapes: dict[str, tuple[int, ...]] = {
+        "encoder.conv1.weight": (audio, d.n_mels, 3),
+        "encoder.conv1.bias": (audio,),
+        "encoder.conv2.weight": (audio, audio, 3),
+        "encoder.conv2.bias": (audio,),
+        "encoder.positional_embedding": (d.n_audio_ctx, audio),
+        "decoder.token_embedding.weight": (d.n_vocab, text),
+        "decoder.positional_embedding": (d.n_text_ctx, text),
+        **_norm("encoder.ln_post", audio),
+        **_norm("decoder.ln", text),
+    }
+    for layer in range(d.n_audio_layer):
+        shapes.update(_block(f"encoder.blocks.{layer}", audio, cross=False))
+    for layer in range(d.n_text_layer):
+        shapes.update(_block(f"decoder.blocks.{layer}", text, cross=True))
+    return shapes
+
+
+def check(weights: Weights, expected: Dimensions, model: str) -> None:
+    """Compare weights with what the model's configuration says, and with themselves.
+
+    Shapes are held against the weights' own dimensions, so that the wrong model is one complaint about
+    each dimension and not one about each tensor.
+
+    Raises:
+        UserError: every difference, in one line.
+    """
+    found, wanted = asdict(weights.dimensions), asdict(expected)
+    problems = [f"{name} is {found[name]}, model '{model}' says {wanted[name]}"
+                for name in wanted if found[name] != wanted[name]]
+    shapes = tensor_shapes(weights.dimensions)
+    problems += [f"{name} is missing" for name in shapes if name not in weights.tensors]
+    problems += [f"{name} is not part of a Whisper model" for name in sorted(weights.tensors) if name not in shapes]
+    for name, shape in shapes.items():
+        array = weights.tensors.get(name)
+        if array is not None and array.shape != shape:
+            problems.append(f"{name} has shape {list(array.shape)}, not {list(shape)}")
+        if array is not None and array.dtype not in ("float16", "float32"):
+            problems.append(f"{name} is {array.dtype}, not float16 or float32")
+    if problems:
+        raise UserError(f"these weights are not those of model '{model}': {'; '.join(problems)}")
+
+
+def _norm(prefix: str, state: int) -> dict[str, tuple[int, ...]]:
+    return {f"{prefix}.weight": (state,), f"{prefix}.bias": (state,)}
+
+
+def _attention(prefix: str, state: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for projection in ("query", "key", "value", "out"):
+        shapes[f"{prefix}.{projection}.weight"] = (state, state)
+        if projection != "key":  # softmax ignores what a key bias would add
+            shapes[f"{prefix}.{projection}.bias"] = (state,)
+    return shapes
+
+
+def _block(prefix: str, state: int, cross: bool) -> dict[str, tuple[int, ...]]:
+    shapes = {**_attention(f"{prefix}.attn", state), **_norm(f"{prefix}.attn_ln", state)}
+    if cross:
+        shapes |= {**_attention(f"{prefix}.cross_attn", state), **_norm(f"{prefix}.cross_attn_ln", state)}
+    shapes |= {
+        f"{prefix}.mlp.0.weight": (4 * state, state),
+        f"{prefix}.mlp.0.bias": (4 * state,),
+        f"{prefix}.mlp.2.weight": (state, 4 * state),
+        f"{prefix}.mlp.2.bias": (state,),
+        **_norm(f"{prefix}.mlp_ln", state),
+    }
+    return shapes

@@ -1,0 +1,264 @@
+"""From audio to text with a loaded engine: windows, batches, languages, decoding, and joining."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_factory import backends
+from whisper_factory.backends import Engine, Utterance
+from whisper_factory.engine_spec import ENGINE_FILE, EngineSpec, PaddingStrategy
+from whisper_factory.errors import UserError, choices
+from whisper_factory.whisper import windows
+from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
+from whisper_factory.whisper.dimensions import SAMPLE_RATE
+from whisper_factory.whisper.languages import resolve_language
+from whisper_factory.whisper.logmel import log_mel
+from whisper_factory.whisper.runaway import token_budget
+from whisper_factory.whisper.tokenizer import TASKS, Tokenizer
+
+VOCABULARY_FILE = "vocabulary.tiktoken"  # in every engine directory, whichever backend built it
+PADDING_STRATEGIES = ("max", "trim", "nopad")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to ask of an engine. None: what the engine was built for, or finds out."""
+
+    num_beams: int = 1  # 1: greedy
+    max_new_tokens: int | None = None
+    language: str | None = None  # its code or English name; None: detected in each clip's first window
+    task: str = "transcribe"  # or translate: into English
+    padding_strategy: PaddingStrategy | None = None
+    batch_size: int | None = None  # windows at once
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of work on one clip; its share where windows ran in a batch."""
+
+    log_mel: float = 0.0
+    encoder: float = 0.0  # and the projection of the cross-attention KV
+    decoder: float = 0.0  # and the choice of tokens
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One window of a clip: where it lies, in seconds, and what was heard in it."""
+
+    start: float
+    end: float
+    decoded: Decoded
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was heard in one clip."""
+
+    text: str
+    tokens: list[int]  # of all windows, one after the other
+    language: str | None  # code, given or detected; None: the model knows English only
+    windows: list[Heard]
+    warnings: list[str]  # what was cut off, and where the decoder had to be stopped
+    seconds: float  # length of the audio as given
+    timings: Timings
+
+    @property
+    def seams(self) -> list[float]:
+        """Where the audio was cut, in seconds: between two windows, at the quietest point around."""
+        return [heard.start for heard in self.windows[1:]]
+
+
+@dataclass
+class _Job:
+    """A window on its way through the engine."""
+
+    clip: int
+    window: windows.Window
+    audio: NDArray[np.float32]
+    frames: int  # that the encoder is to see
+    language: str | None = None
+    decoded: Decoded | None = None
+    seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))  # as Timings
+
+
+def engine_directory(directory: Path) -> Path:
+    """The engine of a composition's directory; a directory that is none is returned as it is."""
+    inside = directory / "engine"
+    return inside if not (directory / ENGINE_FILE).exists() and (inside / ENGINE_FILE).exists() else directory
+
+
+class Transcriber:
+    """A loaded engine with its vocabulary."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
+        self.engine, self.tokenizer = engine, tokenizer
+        self.spec = engine.spec
+
+    @classmethod
+    def load(cls, directory: Path, threads: int | None = None) -> Transcriber:
+        """Load an engine directory, or the engine of a composition's directory.
+
+        Args:
+            threads: None: as the backend sees fit.
+
+        Raises:
+            UserError: not an engine, or a file of it is missing or damaged.
+            EnvironmentFault: its backend is not installed.
+        """
+        place = engine_directory(directory)
+        spec = EngineSpec.load(place)
+        tokenizer = Tokenizer.load(place / VOCABULARY_FILE, spec.dimensions)
+        return cls(backends.load(place, threads), tokenizer)
+
+    def transcribe(
+        self, clips: Sequence[NDArray[np.float32]], options: Options | None = None
+    ) -> list[Transcript]:
+        """Transcribe clips of any length.
+
+        Windows run together, up to `options.batch_size` at once. Under padding_strategy `max` a clip's result does not
+        depend on the others; else windows of a batch are as long as its longest needs, which neighbours in length
+        share, so a clip may be heard in a longer window than it would be alone.
+
+        Args:
+            clips: mono audio at 16 kHz, [samples] each.
+
+        Raises:
+            UserError: the options ask for what the engine or the model does not do.
+        """
+        options = options or Options()
+        check(options, self.spec)
+        strategy = options.padding_strategy or self.spec.profile.padding_strategy
+        sizes = self.spec.dimensions
+        named = options.language if sizes.is_multilingual else None
+        language = resolve_language(named, sizes.num_languages) if named else None
+        jobs = [self._jobs(index, audio, strategy, language) for index, audio in enumerate(clips)]
+        self._run([own[0] for own in jobs], options)  # the first window tells a clip's language
+        for own in jobs:
+            for job in own[1:]:
+                job.language = own[0].language
+        self._run([job for own in jobs for job in own[1:]], options)
+        return [self._transcript(audio, own) for audio, own in zip(clips, jobs, strict=True)]
+
+    def _jobs(
+        self, clip: int, audio: NDArray[np.float32], strategy: PaddingStrategy, language: str | None
+    ) -> list[_Job]:
+        return [_Job(clip, window, audio[window.start:window.end],
+                     windows.encoder_frames(window.frames, strategy, self.spec), language)
+                for window in windows.split(audio, strategy, self.spec)]
+
+    def _run(self, jobs: list[_Job], options: Options) -> None:
+        for batch in _batches(jobs, options.batch_size or self.spec.profile.max_batch_size):
+            self._run_batch(batch, options)
+
+    def _run_batch(self, jobs: list[_Job], options: Options) -> None:
+        frames = max(job.frames for job in jobs)
+        marks = [time.perf_counter()]
+        mel = np.stack([log_mel(job.audio, self.spec.dimensions.n_mels, frames) for job in jobs])
+        marks.append(time.perf_counter())
+        utterance = self.engine.encode(mel)
+        marks.append(time.perf_counter())
+        try:
+            self._decode(utterance, jobs, options)
+        finally:
+            utterance.close()
+        marks.append(time.perf_counter())
+        for job in jobs:
+            job.seconds = np.diff(marks) / len(jobs)
+
+    def _decode(self, utterance: Utterance, jobs: list[_Job], options: Options) -> None:
+        if self.spec.dimensions.is_multilingual and any(job.language is None for job in jobs):
+            for job, language in zip(jobs, detect_languages(utterance, len(jobs), self.tokenizer), strict=True):
+                job.language = job.language or language
+        prompts = [self.tokenizer.prompt(job.language, options.task) for job in jobs]
+        found = decode(
+            utterance, self.tokenizer, prompts, [job.language for job in jobs],
+            longest_answer(options, self.spec, len(prompts[0])),
+            [token_budget(job.window.seconds, job.language) for job in jobs], options.num_beams,
+        )
+        for job, decoded in zip(jobs, found, strict=True):
+            job.decoded = decoded
+
+    def _transcript(self, audio: NDArray[np.float32], jobs: list[_Job]) -> Transcript:
+        heard = [Heard(job.window.start / SAMPLE_RATE, job.window.end / SAMPLE_RATE, job.decoded)
+                 for job in jobs if job.decoded]
+        seconds = len(audio) / SAMPLE_RATE
+        return Transcript(
+            text=windows.join([part.decoded.text for part in heard], jobs[0].language),
+            tokens=[token for part in heard for token in part.decoded.tokens],
+            language=jobs[0].language,
+            windows=heard,
+            warnings=_warnings(heard, seconds),
+            seconds=seconds,
+            timings=Timings(*np.sum([job.seconds for job in jobs], axis=0).tolist()),
+        )
+
+
+def check(options: Options, spec: EngineSpec) -> None:
+    """Raise UserError for options that this engine cannot follow."""
+    profile = spec.profile
+    for name, asked, most, key in (
+        ("num_beams", options.num_beams, profile.max_beam_width, "max_beam_width"),
+        ("max_new_tokens", options.max_new_tokens, profile.max_new_tokens, "max_new_tokens"),
+        ("batch_size", options.batch_size, profile.max_batch_size, "max_batch_size"),
+    ):
+        if asked is not None and not 1 <= asked <= most:
+            raise UserError(f"{name}={asked}: this engine takes 1 to {most}; ask for that, or build one with "
+                            f"profile.{key}={max(asked, 1)}")
+    strategy = options.padding_strategy
+    if strategy is not None and strategy not in PADDING_STRATEGIES:
+        raise UserError(f"unknown padding_strategy '{strategy}'; {choices(strategy, PADDING_STRATEGIES)}")
+    if options.task not in TASKS:
+        raise UserError(f"unknown task '{options.task}'; {choices(options.task, TASKS)}")
+    sizes = spec.dimensions
+    language = options.language and resolve_language(options.language, sizes.num_languages)
+    if not sizes.is_multilingual:
+        if options.task == "translate":
+            raise UserError(f"{spec.model} cannot translate: it is English-only; leave the task out, or build a "
+                            f"multilingual model{_sibling(spec)}")
+        if language not in (None, "en"):
+            raise UserError(f"{spec.model} cannot hear language '{options.language}': it is English-only; leave the "
+                            f"language out, or build a multilingual model{_sibling(spec)}")
+
+
+def _sibling(spec: EngineSpec) -> str:
+    """The multilingual model beside an English-only one, as an override."""
+    return f" (model={spec.model.removesuffix('.en')})" if spec.model.endswith(".en") else ""
+
+
+def longest_answer(options: Options, spec: EngineSpec, prompt: int) -> int:
+    """The most tokens a window may get, <|endoftext|> counted: OpenAI's limit, or less by engine or options."""
+    context = spec.dimensions.n_text_ctx
+    most = min(spec.profile.max_new_tokens, context // 2, context - prompt)
+    return most if options.max_new_tokens is None else min(most, options.max_new_tokens)
+
+
+def _batches(jobs: list[_Job], size: int) -> Iterator[list[_Job]]:
+    """Windows in batches: neighbours in length together, so that few frames are padding."""
+    ordered = sorted(jobs, key=lambda job: job.frames)  # stable: under `max` as they came
+    for start in range(0, len(ordered), size):
+        yield ordered[start:start + size]
+
+
+def _warnings(heard: list[Heard], seconds: float) -> list[str]:
+    found = []
+    if heard[-1].end < seconds:
+        dropped = seconds - heard[-1].end
+        found.append(f"the last {dropped:.2f} s of {seconds:.2f} s were cut off (padding_strategy=trim)")
+    for part in heard:
+        where = f"{part.start:.1f} to {part.end:.1f} s"
+        count = len(part.decoded.tokens)
+        if part.decoded.stopped == "length":
+            found.append(f"{where}: stopped at {count} tokens, the most that this engine or max_new_tokens allows; "
+                         f"words may be missing")
+        elif part.decoded.stopped == "budget":
+            found.append(f"{where}: stopped at {count} tokens, more than anyone speaks in {part.end - part.start:.1f} "
+                         f"s; the end is probably invented")
+        elif part.decoded.runaway:
+            found.append(f"{where}: the text repeats itself; part of it is probably invented")
+    return found
