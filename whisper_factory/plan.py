@@ -121,7 +121,7 @@ def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedS
     fetch, _, build = steps
     backend = backends.get(REFERENCE_BACKEND)
     heard, short = clips.digest(chosen), spec.window_frames < WINDOW_FRAMES
-    hints = {"clips": [{"path": str(clip.path), "text": clip.text, "name": clip.name} for clip in chosen]}
+    hints = {"clips": [asdict(clip) | {"path": str(clip.path)} for clip in chosen]}
     reference = _step(
         "reference", f"float32 at 3000 frames, transcripts of {len(chosen)} clips",
         {"kind": fetch.params["kind"], "model": spec.model, "dimensions": asdict(spec.dimensions), "clips": heard,

@@ -25,6 +25,8 @@ def features(seed: int, windows: int) -> torch.Tensor:
 
 def theirs(model: Whisper, heard: torch.Tensor, **options: object) -> list[whisper.DecodingResult]:
     """openai-whisper's decoding."""
+    if not model.is_multilingual:
+        options["language"] = "en"  # it asks for it, and does not use it
     asked = whisper.DecodingOptions(without_timestamps=True, fp16=False, sample_len=STEPS, **options)  # type: ignore[arg-type]
     results = whisper.decode(model, heard, asked)
     assert isinstance(results, list)

@@ -43,6 +43,6 @@ def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimension
 
     folder = fetched / "weights"
     weights = readers.read(next(folder.iterdir()) if kind == "openai" else folder, kind)
-    readers.check(weights, dimensions)
+    readers.check(weights, dimensions, model)
     write_checkpoint(out, model, precision, weights)
     shutil.copyfile(fetched / VOCABULARY, out / VOCABULARY)

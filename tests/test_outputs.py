@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.compositions import tiny_en
+from whisper_factory import outputs, plan
+from whisper_factory.plan import Plan
+from whisper_factory.store import Finished, Store
+
+
+def produce(tmp_path: Path, content: bytes = b"weights", **changes: object) -> tuple[Plan, dict[str, Finished]]:
+    """A plan whose steps were "run" by writing one file each."""
+    made = plan.make(tiny_en(outputs=str(tmp_path / "outputs"), **changes), lambda step, key: False)
+    store, finished = Store(tmp_path / "store"), {}
+    names = {"fetch": "weights/model.bin", "convert": "model.safetensors", "build": "encoder.onnx",
+             "reference": "transcripts.json", "validate": "validation.json"}
+    for step in made.steps:
+        def work(out: Path, name: str = names[step.name]) -> None:
+            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).write_bytes(content)
+
+        finished[step.name] = store.make(step.name, step.key, step.record, work, print)
+    return made, finished
+
+
+def test_written_once_it_is_current(tmp_path: Path) -> None:
+    made, finished = produce(tmp_path)
+    assert not outputs.is_current(made)
+    outputs.write(made, finished, "a: 1\n")
+    assert outputs.is_current(made)
+    directory = made.directory
+    assert (directory / "engine" / "encoder.onnx").samefile(finished["build"].path / "encoder.onnx")
+    assert (directory / "config.yaml").read_text() == "a: 1\n"
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert set(manifest["outputs"]) == {"checkpoint/model.safetensors", "engine/encoder.onnx", "validation.json"}
+    assert manifest["inputs"]["weights/model.bin"]["from"]
+    assert not [path for path in directory.iterdir() if path.name.startswith(".")]
+
+
+def test_a_lost_or_short_file_makes_it_stale_and_it_is_mended(tmp_path: Path) -> None:
+    made, finished = produce(tmp_path)
+    outputs.write(made, finished, "")
+    (made.directory / "engine" / "encoder.onnx").unlink()
+    assert not outputs.is_current(made)
+    outputs.write(made, finished, "")
+    assert outputs.is_current(made)
+    (made.directory / "validation.json").unlink()
+    (made.directory / "validation.json").write_text("short")
+    assert not outputs.is_current(made)
+
+
+def test_a_longer_run_supersedes_a_shorter_one_and_not_the_reverse(tmp_path: Path) -> None:
+    short, finished_short = produce(tmp_path, stop_after="convert")
+    outputs.write(short, finished_short, "")
+    assert not (short.directory / "engine").exists()
+    whole, finished = produce(tmp_path)
+    assert whole.directory == short.directory
+    assert not outputs.is_current(whole)
+    outputs.write(whole, finished, "")
+    assert outputs.is_current(whole)
+    assert outputs.is_current(short)
+
+
+def test_an_engine_of_other_keys_does_not_stay_beside_a_new_checkpoint(tmp_path: Path) -> None:
+    whole, finished = produce(tmp_path)
+    outputs.write(whole, finished, "")
+    short, finished_short = produce(tmp_path, stop_after="convert")
+    outputs.write(short, finished_short, "")  # as when the converter's version has changed
+    assert not (short.directory / "engine").exists()
+    assert not (short.directory / "validation.json").exists()
