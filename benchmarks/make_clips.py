@@ -16,10 +16,12 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import NDArray
 
 from whisper_factory import digest
 
@@ -156,8 +158,9 @@ def main() -> None:
     entries = [make(out, name, voice, text, sets) for name, voice, text, sets in sentences()]
     manifest = {"made_by": "benchmarks/make_clips.py", "tools": tools(), "clips": entries}
     (out / "clips.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    seconds = sum(entry["seconds"] for entry in entries)
     size = sum((out / entry["file"]).stat().st_size for entry in entries)
-    print(f"{len(entries)} clips, {sum(entry['seconds'] for entry in entries):.1f} s, {size / 1e6:.2f} MB in {out}")
+    print(f"{len(entries)} clips, {seconds:.1f} s, {size / 1e6:.2f} MB in {out}")
 
 
 def sentences() -> list[tuple[str, str, str, list[str]]]:
@@ -170,7 +173,7 @@ def sentences() -> list[tuple[str, str, str, list[str]]]:
     return clips
 
 
-def make(out: Path, name: str, voice: str, text: str, sets: list[str]) -> dict[str, object]:
+def make(out: Path, name: str, voice: str, text: str, sets: list[str]) -> dict[str, Any]:
     """Speak one sentence into `out`, and describe it."""
     path = out / f"{name}.flac"
     audio = speak(VOICES[voice], text)
@@ -179,14 +182,15 @@ def make(out: Path, name: str, voice: str, text: str, sets: list[str]) -> dict[s
             "set": sets, "sha256": digest.of_file(path)}  # fmt: skip
 
 
-def speak(command: list[str], text: str) -> np.ndarray:
+def speak(command: list[str], text: str) -> NDArray[np.float32]:
     """The samples [n] at 16 kHz that a synthesizer makes of a text, at the common level."""
     with tempfile.TemporaryDirectory() as scratch:
         wav = str(Path(scratch) / "speech.wav")
         subprocess.run([part.format(wav=wav, text=text) for part in command], check=True)
         audio, rate = soundfile.read(wav, dtype="float32")
     audio = soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ")
-    return audio * (LEVEL / np.sqrt(np.mean(np.square(audio))))
+    levelled: NDArray[np.float32] = audio * (LEVEL / np.sqrt(np.mean(np.square(audio))))
+    return levelled
 
 
 def tools() -> dict[str, str]:

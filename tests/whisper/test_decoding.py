@@ -16,6 +16,7 @@ from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 torch.set_num_threads(1)
 STEPS = 20
 FAR = 10_000  # a budget that does not act
+MODELS = [(0, 0.0), (0, 9.0), (1, 9.0), (2, 9.0), (4, 9.0)]  # seed, bias towards the end
 
 
 def features(seed: int, windows: int) -> torch.Tensor:
@@ -28,9 +29,8 @@ def theirs(model: Whisper, heard: torch.Tensor, **options: object) -> list[whisp
     if not model.is_multilingual:
         options["language"] = "en"  # it asks for it, and does not use it
     asked = whisper.DecodingOptions(without_timestamps=True, fp16=False, sample_len=STEPS, **options)  # type: ignore[arg-type]
-    results = whisper.decode(model, heard, asked)
-    assert isinstance(results, list)
-    return results
+    # One window at a time: version 20250625 fails when it searches beams in a batch.
+    return [whisper.decode(model, window, asked) for window in heard]
 
 
 def ours(model: Whisper, heard: torch.Tensor, beams: int = 1, language: str | None = None,
@@ -47,7 +47,7 @@ def ours(model: Whisper, heard: torch.Tensor, beams: int = 1, language: str | No
 
 @pytest.mark.parametrize("windows", [1, 3])
 @pytest.mark.parametrize("beams", [1, 2, 4])
-@pytest.mark.parametrize(("seed", "eot_bias"), [(0, 0.0), (1, 14.0), (2, 20.0), (3, 26.0), (4, 17.0)])
+@pytest.mark.parametrize(("seed", "eot_bias"), MODELS)
 def test_tokens_are_openais(seed: int, eot_bias: float, beams: int, windows: int) -> None:
     model = random_model(seed, eot_bias=eot_bias)
     heard = features(seed, windows)
@@ -62,7 +62,7 @@ def test_tokens_are_openais(seed: int, eot_bias: float, beams: int, windows: int
 def test_the_models_above_end_early_and_late() -> None:
     """Else the comparison would be of one kind only."""
     lengths = [len(result.tokens)
-               for seed, bias in [(0, 0.0), (1, 14.0), (2, 20.0), (3, 26.0), (4, 17.0)]
+               for seed, bias in MODELS
                for result in ours(random_model(seed, eot_bias=bias), features(seed, 3))]
     assert STEPS in lengths
     assert len({length for length in lengths if length < STEPS}) >= 4
@@ -71,7 +71,7 @@ def test_the_models_above_end_early_and_late() -> None:
 @pytest.mark.parametrize("beams", [1, 4])
 def test_languages_are_detected_as_openai_does(beams: int) -> None:
     for seed in range(3):
-        model = random_model(seed, multilingual=True, eot_bias=15.0)
+        model = random_model(seed, multilingual=True, eot_bias=9.0)
         heard = features(seed, 3)
         wanted = theirs(model, heard, beam_size=beams if beams > 1 else None)
         got = ours(model, heard, beams)
@@ -89,8 +89,8 @@ def test_a_given_language_is_used() -> None:
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_batch_gives_what_each_window_gives_alone(beams: int) -> None:
-    model = random_model(7, eot_bias=18.0)
-    heard = features(7, 8)
+    model = random_model(2, eot_bias=10.0)
+    heard = features(2, 8)
     together = ours(model, heard, beams, steps=40)
     assert len({len(result.tokens) for result in together}) > 2  # windows drop out at different times
     for window, result in enumerate(together):
@@ -99,9 +99,9 @@ def test_a_batch_gives_what_each_window_gives_alone(beams: int) -> None:
 
 
 def test_windows_that_are_over_are_dropped() -> None:
-    model = random_model(7, eot_bias=18.0)
+    model = random_model(2, eot_bias=10.0)
     tokenizer = tokenizer_of(model.dims)
-    utterance = TorchUtterance(model, features(7, 8))
+    utterance = TorchUtterance(model, features(2, 8))
     decode(utterance, tokenizer, [tokenizer.prompt()] * 8, [None] * 8, 40, [FAR] * 8)
     rows = utterance.rows_decoded
     assert rows[0] == 8
@@ -115,8 +115,8 @@ def test_why_it_stopped(beams: int) -> None:
     short, long = ours(model, features(0, 2), beams, steps=12, budgets=[5, FAR])
     assert (len(short.tokens), short.stopped, short.runaway) == (5, "budget", True)
     assert (len(long.tokens), long.stopped, long.runaway) == (12, "length", False)
-    ending = random_model(3, eot_bias=26.0)
-    result, = ours(ending, features(3, 1), beams)
+    ending = random_model(2, eot_bias=12.0)
+    result, = ours(ending, features(2, 1), beams)
     assert (result.stopped, result.runaway) == ("eot", False)
 
 

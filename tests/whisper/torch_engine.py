@@ -32,6 +32,7 @@ def random_model(seed: int, multilingual: bool = False, eot_bias: float = 0.0) -
     model = Whisper(sizes).eval()
     with torch.no_grad():
         model.decoder.positional_embedding.normal_(0, 1.0)
+        model.decoder.ln.weight.normal_(0, 0.5)  # of either sign: else each token asks for itself again
         eot = 50257 if multilingual else 50256
         direction = model.decoder.token_embedding.weight[eot]
         model.decoder.ln.bias += eot_bias * direction / direction.norm() ** 2

@@ -29,6 +29,7 @@ def read_audio(path: Path) -> NDArray[np.float32]:
     """
     import numpy as np
 
+    audio: NDArray[np.float32]
     with _open(path) as stream:
         rate, samples = stream.samplerate, stream.read(dtype="float32", always_2d=True)
     audio = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
@@ -40,7 +41,8 @@ def read_audio(path: Path) -> NDArray[np.float32]:
         audio = soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ")
     if audio.size == 0:
         raise _empty(path)
-    return np.clip(audio, -1.0, 1.0, dtype=np.float32)
+    audio = np.clip(audio, -1.0, 1.0)
+    return audio
 
 
 def duration(path: Path) -> float:

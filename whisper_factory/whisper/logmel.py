@@ -31,7 +31,8 @@ def mel_filters(n_mels: int) -> NDArray[np.float32]:
     bins = np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
     low, peak, high = corners[:-2], corners[1:-1], corners[2:]
     triangles = np.minimum((bins - low) / (peak - low), (high - bins) / (high - peak))
-    return (np.maximum(triangles, 0.0) * (2.0 / (high - low))).astype(np.float32)
+    filters: NDArray[np.float32] = (np.maximum(triangles, 0.0) * (2.0 / (high - low))).astype(np.float32)
+    return filters
 
 
 def log_mel(audio: NDArray[np.float32], n_mels: int, frames: int) -> NDArray[np.float32]:

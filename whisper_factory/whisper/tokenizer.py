@@ -155,11 +155,13 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text; a special token's name in it is text too."""
-        return self.encoding.encode_ordinary(text)
+        tokens: list[int] = self.encoding.encode_ordinary(text)
+        return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of tokens; special tokens and timestamps are dropped, broken UTF-8 is replaced."""
-        return self.encoding.decode([int(token) for token in tokens if token < self.eot])
+        text: str = self.encoding.decode([int(token) for token in tokens if token < self.eot])
+        return text
 
 
 def _special_names(num_languages: int) -> list[str]:

@@ -8,7 +8,6 @@ spelling: each byte is written as one printable character, and special tokens st
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,18 +44,19 @@ def read_rank_file(path: Path) -> dict[bytes, int]:
     Raises:
         UserError: no such file, or a line that is not `base64 rank`, or ranks with gaps.
     """
-    ranks: dict[bytes, int] = {}
-    number = 0
+    lines = _read(path).splitlines()
     try:
-        for number, line in enumerate(_read(path).splitlines(), 1):
-            token, rank = line.split()
-            ranks[b"" if token == EMPTY else base64.b64decode(token, validate=True)] = int(rank)
-    except (ValueError, binascii.Error) as error:
-        raise UserError(f"'{path}' line {number} is not 'base64 rank'; get the rank file again") from error
-    try:
-        return _checked(ranks)
+        return _checked(dict(_entry(number, line) for number, line in enumerate(lines, 1)))
     except ValueError as error:
         raise UserError(f"'{path}' is not a whole rank file ({error}); get it again") from error
+
+
+def _entry(number: int, line: bytes) -> tuple[bytes, int]:
+    try:
+        token, rank = line.split()
+        return b"" if token == EMPTY else base64.b64decode(token, validate=True), int(rank)
+    except ValueError as error:  # base64's own error is one
+        raise ValueError(f"line {number} is not 'base64 rank'") from error
 
 
 def rank_file(ranks: Mapping[bytes, int]) -> bytes:
