@@ -1,7 +1,9 @@
 """Safetensors files, read through a memory map and written tensor by tensor.
 
 A model is never held whole: reading gives views of the mapped file, and writing takes tensors one at a
-time, in any order, to places that their shapes alone decide. Bytes depend on nothing but the tensors.
+time, in any order, to places that their shapes alone decide. Bytes depend on nothing but the tensors. (The
+safetensors library's NumPy interface writes only whole models, and does not read bfloat16; the tests hold the two
+against each other.)
 
 The format: a little-endian u64, that many bytes of JSON {name: {dtype, shape, data_offsets}}, the data.
 """

@@ -109,7 +109,9 @@ def _huggingface(model: ModelConfig, path: Path) -> Source:
     names = sorted(["config.json", *(found.name for found in path.glob("*.safetensors*"))])
     if len(names) == 1:
         raise UserError(f"weights.path={path} holds no *.safetensors (a pytorch_model.bin is not read: convert it)")
-    files = {name: (Part(digest.of_file(path / name), str(path / name)),) for name in names}
+    files: dict[str, tuple[Part, ...]] = {
+        name: (Part(digest.of_file(path / name), str(path / name)),) for name in names
+    }
     return Source("huggingface", files, *_words(model))
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from whisper_factory.digest import CHUNK
+from whisper_factory.digest import CHUNK, of_file
 from whisper_factory.errors import UserError
 from whisper_factory.steps.context import Context
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 VOCABULARY = "vocabulary.tiktoken"
+HINT = ("overrides that avoid it: weights=path weights.path=FILE.pt, weights=huggingface weights.path=DIR, or an "
+        "installed weights package (model=tiny.en, model=base)")
 
 
 def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
@@ -30,44 +33,38 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     """
     (out / "weights").mkdir()
     for name, digests in step.params["files"].items():
-        with (out / "weights" / name).open("wb") as joined:
-            for sha256, origin in zip(digests, step.hints["origins"][name], strict=True):
-                _append(joined, sha256, origin, context)
+        origins, target = step.hints["origins"][name], out / "weights" / name
+        if "://" in origins[0]:
+            _obtain(origins[0], digests[0], target, context)
+        else:
+            with target.open("wb") as joined:
+                for sha256, origin in zip(digests, origins, strict=True):
+                    _append(joined, sha256, Path(origin))
     name, sha256 = step.params["vocabulary"]
-    (out / VOCABULARY).write_bytes(_vocabulary(name, sha256, step.hints, context))
+    _vocabulary(name, sha256, step.hints, out / VOCABULARY, context)
 
 
-def _append(joined: BinaryIO, sha256: str, origin: str, context: Context) -> None:
-    path = _download(origin, sha256, context) if "://" in origin else Path(origin)
+def _append(joined: BinaryIO, sha256: str, origin: Path) -> None:
     digest = hashlib.sha256()
-    with path.open("rb") as part:
+    with origin.open("rb") as part:
         while chunk := part.read(CHUNK):
             digest.update(chunk)
             joined.write(chunk)
     if digest.hexdigest() != sha256:
         raise UserError(f"{origin}: SHA-256 is {digest.hexdigest()}, expected {sha256}; "
                         "get the file again, or pass the right one with weights.path")
-    if "://" in origin:
-        path.unlink()  # the joined copy is what the store keeps
 
 
-def _download(url: str, sha256: str, context: Context) -> Path:
+def _obtain(url: str, sha256: str, target: Path, context: Context) -> None:
+    """Copy the file from openai-whisper's own cache if it is there, else download it."""
     from whisper_factory.download import download
 
-    name = url.rsplit("/", 1)[-1]
-    mine = _openai_cache() / name
-    if mine.is_file() and _has_digest(mine, sha256):
-        context.say(f"fetch: {name} is in openai-whisper's cache, copying it")
-        path = context.partial / sha256
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.symlink_to(mine.absolute())
-        return path
-    path = context.partial / sha256
-    download(url, path, sha256, partial_dir=context.partial, say=context.say,
-             hint="overrides that avoid it: weights=path weights.path=FILE.pt, weights=huggingface weights.path=DIR, "
-                  "or an installed weights package (model=tiny.en, model=base)")
-    return path
+    mine = _openai_cache() / url.rsplit("/", 1)[-1]
+    if mine.is_file() and of_file(mine) == sha256:
+        context.say(f"{mine.name} is in openai-whisper's cache, copying it")
+        shutil.copyfile(mine, target)
+    else:
+        download(url, target, sha256, partial_dir=context.partial, say=context.say, hint=HINT)
 
 
 def _openai_cache() -> Path:
@@ -75,23 +72,15 @@ def _openai_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "whisper"
 
 
-def _has_digest(path: Path, sha256: str) -> bool:
-    from whisper_factory import digest
-
-    return digest.of_file(path) == sha256
-
-
-def _vocabulary(name: str, sha256: str, hints: dict[str, Any], context: Context) -> bytes:
-    """The rank file's bytes: from an installed package if one has it, else downloaded."""
+def _vocabulary(name: str, sha256: str, hints: dict[str, Any], target: Path, context: Context) -> None:
+    """The rank file: from an installed package if one has it, else downloaded."""
     from whisper_factory.whisper import vocabulary
 
     for candidate in map(Path, hints["tokenizers"]):
         content = (candidate.read_bytes() if candidate.suffix == ".tiktoken"
                    else vocabulary.rank_file(vocabulary.ranks_from_tokenizer_json(candidate)))
         if hashlib.sha256(content).hexdigest() == sha256:
-            return content
-        context.say(f"fetch: {candidate} does not hold OpenAI's {name} vocabulary, passing it over")
-    path = _download(hints["vocabulary_url"], sha256, context)
-    content = path.read_bytes()
-    path.unlink()
-    return content
+            target.write_bytes(content)
+            return
+        context.say(f"{candidate} does not hold OpenAI's {name} vocabulary, passing it over")
+    _obtain(hints["vocabulary_url"], sha256, target, context)
