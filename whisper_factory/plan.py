@@ -102,8 +102,9 @@ def _convert(composition: Composition, fetch: PlannedStep) -> PlannedStep:
         "dimensions": asdict(composition.engine_spec().dimensions),
         "precision": asdict(composition.engine_spec().precision),
     }
-    tools = STEPS["convert"].tools()
-    return _step("convert", f"canonical checkpoint, {composition.precision.name}", params, (fetch,), tools)
+    hints = {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()}}
+    about = f"canonical checkpoint, {composition.precision.name}"
+    return _step("convert", about, params, (fetch,), STEPS["convert"].tools(), hints)
 
 
 def _build(spec: EngineSpec, convert: PlannedStep) -> PlannedStep:

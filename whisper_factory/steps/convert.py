@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whisper_factory.engine_spec import Precision
+from whisper_factory.errors import UserError
 from whisper_factory.steps.context import Context
 from whisper_factory.steps.fetch import VOCABULARY
 from whisper_factory.whisper.dimensions import Dimensions
@@ -31,8 +32,14 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
         UserError: weights that cannot be read, or that are not those of the model that was declared.
     """
     params = step.params
-    checkpoint(inputs["fetch"], params["kind"], out, params["model"], Dimensions(**params["dimensions"]),
-               Precision(**params["precision"]))
+    try:
+        checkpoint(inputs["fetch"], params["kind"], out, params["model"], Dimensions(**params["dimensions"]),
+                   Precision(**params["precision"]))
+    except UserError as error:  # the user knows the file by where it came from
+        said = str(error)
+        for name, origin in step.hints["origins"].items():
+            said = said.replace(str(inputs["fetch"] / "weights" / name), origin)
+        raise UserError(said) from error
 
 
 def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimensions: Dimensions,
