@@ -38,6 +38,8 @@ def factory(python: Command, shared_store: Path, tmp_path: Path) -> Command:
     """Run `python -m whisper_factory OVERRIDES...` in an empty working directory, over the shared store."""
 
     def run(*overrides: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return python("whisper_factory", f"store.path={shared_store}", *overrides, cwd=tmp_path, **environment)
+        first = 1 if str(overrides[0]).startswith("-") else 0  # argparse wants the overrides in one piece
+        arguments = [*overrides[:first], f"store.path={shared_store}", *overrides[first:]]
+        return python("whisper_factory", *arguments, cwd=tmp_path, **environment)
 
     return run

@@ -213,6 +213,6 @@ def test_outputs_that_cannot_be_written_are_the_environments_fault(built: tuple[
 
 
 def test_a_store_with_spaces_and_other_scripts(factory: Command, python: Command, tmp_path: Path) -> None:
-    done = python("whisper_factory", *TINY, "stop_after=fetch", "store.path=a b/стор", cwd=tmp_path)
+    done = python("whisper_factory", *TINY, "stop_after=fetch", "store.path='a b/стор'", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert os.listdir(tmp_path / "a b" / "стор" / "fetch")

@@ -46,7 +46,7 @@ def refuse_strangers(config: Any, conf: Path) -> None:
 
     known = list(_fields(Composition, ""))
     for key in _leaves(config, ""):
-        if not any(key == name or key.startswith(f"{name}.") for name in known):
+        if not any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in known):
             raise UserError(f"unknown setting '{key}'; {choices(key, _near_settings(key, conf))}")
 
 
