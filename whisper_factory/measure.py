@@ -3,7 +3,7 @@
 For scripts, and for validation: run in a fresh process, so that load time and peak memory are a user's.
 
 MANIFEST.json: {"clips": [{"path": "a.flac", "shift_seconds": 0.0}, ...], "options": {...}, "batch": false}
-`shift_seconds` of silence are put in front of a clip; `options` are the fields of transcribe.Options; with `batch`
+`shift_seconds` of silence are put in front of a clip; `options` are the fields of options.Options; with `batch`
 all clips are given at once. Other keys are ignored.
 
 OUT.json, per clip: text, tokens, language, stopped and runaway (of its worst window), windows (how many), seams and
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from whisper_factory.whisper.transcribe import Options, Transcriber, Transcript
+    from whisper_factory.whisper.options import Options
+    from whisper_factory.whisper.transcribe import Transcriber, Transcript
 
 WORST_FIRST = ("budget", "length", "eot")
 
@@ -75,7 +76,8 @@ def _manifest(path: Path) -> dict[str, Any]:
 def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: int | None) -> dict[str, Any]:
     """Load the engine, transcribe the manifest's clips, and return the report."""
     from whisper_factory.engine_spec import EngineSpec
-    from whisper_factory.whisper.transcribe import Transcriber, check, engine_directory
+    from whisper_factory.whisper.options import check, engine_directory
+    from whisper_factory.whisper.transcribe import Transcriber
 
     spec = EngineSpec.load(engine_directory(engine_dir))
     options = _options(manifest)
@@ -99,7 +101,7 @@ def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: i
 
 
 def _options(manifest: dict[str, Any]) -> Options:
-    from whisper_factory.whisper.transcribe import Options
+    from whisper_factory.whisper.options import Options
 
     given, known = manifest.get("options", {}), [entry.name for entry in dataclasses.fields(Options)]
     for name in given:

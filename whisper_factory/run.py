@@ -19,7 +19,8 @@ from whisper_factory.errors import EnvironmentFault, FactoryError, UserError, ch
 
 if TYPE_CHECKING:
     from whisper_factory.engine_spec import EngineSpec
-    from whisper_factory.whisper.transcribe import Options, Transcript
+    from whisper_factory.whisper.options import Options
+    from whisper_factory.whisper.transcribe import Transcript
 
 log = logging.getLogger("whisper_factory")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -100,13 +101,16 @@ def run(wanted: argparse.Namespace) -> None:
     _set_up_logging(wanted.log_level)
     # Here, so that --help and a mistyped flag answer at once.
     from whisper_factory.engine_spec import EngineSpec
-    from whisper_factory.whisper.audio import read_audio
-    from whisper_factory.whisper.transcribe import Transcriber, check, engine_directory
+    from whisper_factory.whisper.options import check, engine_directory
 
     spec = EngineSpec.load(engine_directory(wanted.engine_dir))
     options = _options(wanted)
     check(options, spec)
     _check_lengths(wanted, spec)
+
+    from whisper_factory.whisper.audio import read_audio
+    from whisper_factory.whisper.transcribe import Transcriber
+
     clips = [read_audio(path) for path in wanted.input_file]
     start = time.perf_counter()
     transcriber = Transcriber.load(wanted.engine_dir, wanted.threads)
@@ -124,7 +128,7 @@ def run(wanted: argparse.Namespace) -> None:
 
 
 def _options(wanted: argparse.Namespace) -> Options:
-    from whisper_factory.whisper.transcribe import Options
+    from whisper_factory.whisper.options import Options
 
     return Options(**{entry.name: getattr(wanted, entry.name) for entry in dataclasses.fields(Options)})
 
@@ -153,7 +157,7 @@ def _set_up_logging(level: str) -> None:
 def _print(path: Path, transcript: Transcript, spec: EngineSpec) -> None:
     if transcript.seams:
         places = ", ".join(f"{seam:.2f}" for seam in transcript.seams)
-        log.info("%s: longer than the engine's %g s, cut where it is quietest: at %s s", path,
+        log.info("%s: longer than the engine's %g s, cut in pauses: at %s s", path,
                  spec.profile.max_input_len / 100, places)
     for warning in transcript.warnings:
         log.warning("warning: %s: %s", path, warning)

@@ -42,7 +42,8 @@ def random_model(seed: int, multilingual: bool = False, eot_bias: float = 0.0) -
 def tokenizer_of(dimensions: ModelDimensions) -> Tokenizer:
     """Our tokenizer over the rank file inside openai-whisper."""
     name = "multilingual" if dimensions.n_vocab >= 51865 else "gpt2"
-    return Tokenizer.load(Path(whisper.__file__).parent / "assets" / f"{name}.tiktoken", Dimensions(**asdict(dimensions)))
+    ranks = Path(whisper.__file__).parent / "assets" / f"{name}.tiktoken"
+    return Tokenizer.load(ranks, Dimensions(**asdict(dimensions)))
 
 
 class TorchUtterance:

@@ -12,30 +12,17 @@ from numpy.typing import NDArray
 
 from whisper_factory import backends
 from whisper_factory.backends import Engine, Utterance
-from whisper_factory.engine_spec import ENGINE_FILE, EngineSpec, PaddingStrategy
-from whisper_factory.errors import UserError, choices
+from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
 from whisper_factory.whisper import windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
 from whisper_factory.whisper.languages import resolve_language
 from whisper_factory.whisper.logmel import log_mel
+from whisper_factory.whisper.options import Options, check, engine_directory, longest_answer
 from whisper_factory.whisper.runaway import token_budget
-from whisper_factory.whisper.tokenizer import TASKS, Tokenizer
+from whisper_factory.whisper.tokenizer import Tokenizer
 
 VOCABULARY_FILE = "vocabulary.tiktoken"  # in every engine directory, whichever backend built it
-PADDING_STRATEGIES = ("max", "trim", "nopad")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to ask of an engine. None: what the engine was built for, or finds out."""
-
-    num_beams: int = 1  # 1: greedy
-    max_new_tokens: int | None = None
-    language: str | None = None  # its code or English name; None: detected in each clip's first window
-    task: str = "transcribe"  # or translate: into English
-    padding_strategy: PaddingStrategy | None = None
-    batch_size: int | None = None  # windows at once
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,7 @@ class Transcript:
 
     @property
     def seams(self) -> list[float]:
-        """Where the audio was cut, in seconds: between two windows, at the quietest point around."""
+        """Where the audio was cut, in seconds: where windows meet, in pauses (see `windows.seams`)."""
         return [heard.start for heard in self.windows[1:]]
 
 
@@ -85,12 +72,6 @@ class _Job:
     language: str | None = None
     decoded: Decoded | None = None
     seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))  # as Timings
-
-
-def engine_directory(directory: Path) -> Path:
-    """The engine of a composition's directory; a directory that is none is returned as it is."""
-    inside = directory / "engine"
-    return inside if not (directory / ENGINE_FILE).exists() and (inside / ENGINE_FILE).exists() else directory
 
 
 class Transcriber:
@@ -197,45 +178,6 @@ class Transcriber:
             seconds=seconds,
             timings=Timings(*np.sum([job.seconds for job in jobs], axis=0).tolist()),
         )
-
-
-def check(options: Options, spec: EngineSpec) -> None:
-    """Raise UserError for options that this engine cannot follow."""
-    profile = spec.profile
-    for name, asked, most, key in (
-        ("num_beams", options.num_beams, profile.max_beam_width, "max_beam_width"),
-        ("max_new_tokens", options.max_new_tokens, profile.max_new_tokens, "max_new_tokens"),
-        ("batch_size", options.batch_size, profile.max_batch_size, "max_batch_size"),
-    ):
-        if asked is not None and not 1 <= asked <= most:
-            raise UserError(f"{name}={asked}: this engine takes 1 to {most}; ask for that, or build one with "
-                            f"profile.{key}={max(asked, 1)}")
-    strategy = options.padding_strategy
-    if strategy is not None and strategy not in PADDING_STRATEGIES:
-        raise UserError(f"unknown padding_strategy '{strategy}'; {choices(strategy, PADDING_STRATEGIES)}")
-    if options.task not in TASKS:
-        raise UserError(f"unknown task '{options.task}'; {choices(options.task, TASKS)}")
-    sizes = spec.dimensions
-    language = options.language and resolve_language(options.language, sizes.num_languages)
-    if not sizes.is_multilingual:
-        if options.task == "translate":
-            raise UserError(f"{spec.model} cannot translate: it is English-only; leave the task out, or build a "
-                            f"multilingual model{_sibling(spec)}")
-        if language not in (None, "en"):
-            raise UserError(f"{spec.model} cannot hear language '{options.language}': it is English-only; leave the "
-                            f"language out, or build a multilingual model{_sibling(spec)}")
-
-
-def _sibling(spec: EngineSpec) -> str:
-    """The multilingual model beside an English-only one, as an override."""
-    return f" (model={spec.model.removesuffix('.en')})" if spec.model.endswith(".en") else ""
-
-
-def longest_answer(options: Options, spec: EngineSpec, prompt: int) -> int:
-    """The most tokens a window may get, <|endoftext|> counted: OpenAI's limit, or less by engine or options."""
-    context = spec.dimensions.n_text_ctx
-    most = min(spec.profile.max_new_tokens, context // 2, context - prompt)
-    return most if options.max_new_tokens is None else min(most, options.max_new_tokens)
 
 
 def _batches(jobs: list[_Job], size: int) -> Iterator[list[_Job]]:

@@ -1,8 +1,8 @@
 """How audio becomes windows: how many mel frames the encoder sees, and where long audio is cut.
 
 An engine hears `window_frames` at once. Longer audio is cut into windows that are transcribed apart and joined.
-The cuts (seams) lie where it is quietest, so that few words are split: in audio cut into n windows of equal length,
-each seam is moved to the quietest 100 ms around. Nothing is heard twice, nothing is dropped.
+The cuts (seams) lie in pauses, so that few words are split. Windows are therefore of unequal lengths, and somewhat
+more than the fewest possible. Nothing is heard twice, nothing is dropped.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_F
 LEAST_FRAMES = 750
 MARGIN_FRAMES = 100
 
-QUIET_FRAMES = 10  # a seam's energy is that of the 100 ms around it
-AS_QUIET = 2.0  # times the least energy (3 dB): of such seams the one nearest to the middle is taken
-SLACK = 0.2  # of a window: at least this long is the range in which a seam is looked for ...
-SLACK_FRAMES = 200  # ... or 2 s, in which speakers nearly always pause, ...
-MOST_SLACK = 1 / 3  # ... but no more of a window than this
+# Chosen on 64 sentences in a row, as they are and with their pauses taken out, heard by tiny.en in int8: in windows of
+# 7.5 s the word error rate is about 13 and 23 % where cuts at equal distances give 32 and 30 % (sentences alone: 8), in
+# windows of 30 s it is 7 and 7 where they give 6 and 12 (alone: 7).
+SHORTEST = 0.4  # of the longest piece
+PIECE = 0.05
+GRID = 5  # mel frames
+QUIET_FRAMES = 10  # what counts at a seam is the loudness of the 100 ms around it
 
 # Written without spaces between words.
 SPACELESS = frozenset(("bo", "ja", "km", "lo", "my", "th", "yue", "zh"))
@@ -99,36 +101,42 @@ def split(audio: NDArray[np.float32], strategy: PaddingStrategy, spec: EngineSpe
 def seams(audio: NDArray[np.float32], longest: int) -> list[int]:
     """Where to cut audio so that no piece is longer than `longest` mel frames, as mel frames, ascending.
 
-    With pieces of equal length `equal`, a seam may move by half of what is missing from `equal` to `longest` (and by
-    a quarter of `equal`, so that no piece is a sliver). There are as many pieces as leave it a range to move in.
+    Of all ways to cut it into pieces of SHORTEST to 1 times `longest`, the cheapest, found by dynamic programming
+    on a grid of GRID frames. A seam costs the loudness there, a piece costs PIECE times 1 to 2, more the longer it
+    is, which makes pieces as few, and as equal, as the pauses allow.
     """
     total = frames_of(len(audio))
-    slack = min(max(SLACK * longest, SLACK_FRAMES), MOST_SLACK * longest)
-    pieces = int(np.ceil(total / (longest - slack)))
-    equal = total / pieces
-    reach = min((longest - equal) / 2, equal / 4)
-    energy = _energy(audio)
-    return [_quietest(energy, number * equal, reach) for number in range(1, pieces)]
+    loudness = _loudness(audio)[::GRID]
+    places, most = -(-total // GRID), longest // GRID
+    least = max(1, int(SHORTEST * most))
+    lengths = np.arange(most, least - 1, -1)
+    piece = PIECE * (1 + (lengths / most) ** 2)
+    cost = np.full(places + 1, np.inf)
+    cost[0] = 0.0
+    previous = np.zeros(places + 1, np.int64)
+    for place in range(least, places + 1):
+        first = max(0, place - most)
+        costs = cost[first:place - least + 1] + piece[first - place + most:]
+        cheapest = int(costs.argmin())
+        previous[place] = first + cheapest
+        cost[place] = costs[cheapest] + (loudness[place] if place < len(loudness) else 0.0)
+    found = []
+    place = int(previous[places])
+    while place:
+        found.append(place * GRID)
+        place = int(previous[place])
+    return found[::-1]
 
 
-def _energy(audio: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Energy of the 100 ms around the start of each mel frame."""
+def _loudness(audio: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Amplitude of the 100 ms around the start of each mel frame; 1 is that of speech: its 90th percentile."""
     whole = len(audio) - len(audio) % HOP_LENGTH
     frames = audio[:whole].reshape(-1, HOP_LENGTH)
     sums = np.cumsum(np.concatenate([[0.0], np.einsum("fs,fs->f", frames, frames, dtype=np.float64)]))
     starts = np.arange(len(frames))
     before, after = np.maximum(starts - QUIET_FRAMES // 2, 0), np.minimum(starts + QUIET_FRAMES // 2, len(frames))
-    energy: NDArray[np.float64] = np.maximum(sums[after] - sums[before], 0.0)
-    return energy
-
-
-def _quietest(energy: NDArray[np.float64], middle: float, reach: float) -> int:
-    """The frame to cut at within `reach` frames of `middle`."""
-    first, last = int(np.ceil(middle - reach)), int(np.floor(middle + reach))
-    frames = np.arange(first, last + 1)
-    here = energy[frames]
-    quiet = frames[here <= AS_QUIET * here.min()]
-    return int(quiet[np.abs(quiet - middle).argmin()])
+    amplitude: NDArray[np.float64] = np.sqrt(np.maximum(sums[after] - sums[before], 0.0))
+    return amplitude / max(float(np.percentile(amplitude, 90)), 1e-9)
 
 
 def join(texts: Sequence[str], language: str | None) -> str:

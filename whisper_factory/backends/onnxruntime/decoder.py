@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from whisper_factory.backends.onnxruntime.graph import CONTRIB, Graph
-from whisper_factory.backends.onnxruntime.head import Vocabulary
+from whisper_factory.backends.onnxruntime.graph import CONTRIB, INT32, Graph, Shape
+from whisper_factory.backends.onnxruntime.head import FloatVocabulary, IntegerVocabulary, vocabulary
 from whisper_factory.backends.onnxruntime.pack import float_weight, layer_norm, linear, mlp
 
 if TYPE_CHECKING:
@@ -31,25 +31,25 @@ class _Step(NamedTuple):
     folded: str  # shape of the same states with beams folded: windows, beams * new, state
 
 
-def _embed(graph: Graph, checkpoint: Checkpoint, vocabulary: Vocabulary, tokens: str,
+def _embed(graph: Graph, checkpoint: Checkpoint, words: FloatVocabulary | IntegerVocabulary, tokens: str,
            past: str) -> tuple[str, _Step]:
     """Token and position embeddings, [rows, new, state], and what depends on the lengths alone."""
     state = graph.ints(checkpoint.dimensions.n_text_state)
     size = graph.node("Shape", [tokens], "step.size")
     rows = graph.node("Shape", [tokens], "step.rows", start=0, end=1)
     total = graph.node("Add", [past, graph.node("Shape", [tokens], "step.new", start=1)], "step.total")
-    last = graph.node("Cast", [graph.node("Sub", [total, graph.ints(1)], "step.last")], "step.last32", to=6)
+    last = graph.node("Cast", [graph.node("Sub", [total, graph.ints(1)], "step.last")], "step.last32", to=INT32)
     windows = graph.node("Shape", ["cross_k_0"], "step.windows", start=0, end=1)
     step = _Step(
         shape=graph.node("Concat", [size, state], "step.shape", axis=0),
         last=graph.node("Expand", [last, rows], "step.last_of_rows"),
-        total=graph.node("Cast", [total], "step.total32", to=6),
+        total=graph.node("Cast", [total], "step.total32", to=INT32),
         folded=graph.node("Concat", [windows, graph.ints(-1), state], "step.folded", axis=0),
     )
     table = float_weight(graph, "decoder.positional_embedding",
                          checkpoint.tensor("decoder.positional_embedding"))
     positions = graph.node("Slice", [table, past, total, graph.ints(0)], "decoder.positional_rows")
-    x = graph.node("Add", [vocabulary.embed(tokens), positions], "decoder.embedded")
+    x = graph.node("Add", [words.embed(tokens), positions], "decoder.embedded")
     return x, step
 
 
@@ -58,7 +58,7 @@ def _self_attention(graph: Graph, checkpoint: Checkpoint, x: str, block: str, la
     normal = layer_norm(graph, checkpoint, x, f"{block}.attn_ln")
     qkv = linear(graph, checkpoint, normal, f"{block}.attn.qkv",
                  [f"{block}.attn.{part}" for part in ("query", "key", "value")])
-    buffer = ["rows", sizes.n_text_head, "capacity", sizes.head_size]
+    buffer: Shape = ["rows", sizes.n_text_head, "capacity", sizes.head_size]
     past = [graph.input(f"past_{part}_{layer}", np.float32, buffer) for part in "kv"]
     present = [f"present_{part}_{layer}" for part in "kv"]
     graph.nodes("GroupQueryAttention", [qkv, "", "", *past, step.last, step.total],
@@ -98,13 +98,13 @@ def write_decoder(graph: Graph, checkpoint: Checkpoint) -> None:
         for part in "kv":
             graph.input(f"cross_{part}_{layer}", np.float32,
                         ["windows", sizes.n_text_head, "length", sizes.head_size])
-    vocabulary = Vocabulary(graph, checkpoint)
-    x, step = _embed(graph, checkpoint, vocabulary, tokens, past)
+    words = vocabulary(graph, checkpoint)
+    x, step = _embed(graph, checkpoint, words, tokens, past)
     for layer in range(sizes.n_text_layer):
         block = f"decoder.blocks.{layer}"
         x = _self_attention(graph, checkpoint, x, block, layer, step)
         x = _cross_attention(graph, checkpoint, x, block, layer, step)
         x = mlp(graph, checkpoint, x, block)
     x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
-    vocabulary.logits(layer_norm(graph, checkpoint, x, "decoder.ln"))
+    words.logits(layer_norm(graph, checkpoint, x, "decoder.ln"))
     graph.output("logits", np.float32, ["rows", sizes.n_vocab])

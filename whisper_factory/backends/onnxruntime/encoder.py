@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whisper_factory.backends.onnxruntime.graph import CONTRIB, Graph, Region
+from whisper_factory.backends.onnxruntime.graph import CONTRIB, INT64, Graph, Region
 from whisper_factory.backends.onnxruntime.pack import float_weight, layer_norm, linear, mlp
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
@@ -54,7 +54,7 @@ def _append_anchor(graph: Graph, mel: str, states: str, anchor: str, rows: int) 
     not: the slice then has no rows."""
     frames = graph.node("Shape", [mel], "anchor.frames", start=2)
     short = graph.node("Less", [frames, graph.ints(WINDOW_FRAMES)], "anchor.is_short")
-    flag = graph.node("Cast", [short], "anchor.flag", to=7)  # int64
+    flag = graph.node("Cast", [short], "anchor.flag", to=INT64)
     count = graph.node("Mul", [flag, graph.ints(rows)], "anchor.count")
     used = graph.node("Slice", [anchor, graph.ints(0), count, graph.ints(0)], "anchor.rows")
     batch = graph.node("Shape", [mel], "anchor.batch", start=0, end=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 OPSET = 20
 IR_VERSION = 9
+FLOAT32, INT32, INT64 = 1, 6, 7  # ONNX element types, as Cast names them
 CONTRIB = "com.microsoft"  # ONNX Runtime's own operators, version 1
 PAGE = 4096  # large tensors start on a page, so that a runtime can map them
 SMALL_ALIGNMENT = 64
 
-Shape = Sequence["int | str"]
+Shape: TypeAlias = "Sequence[int | str]"
 
 
 class Region(NamedTuple):
@@ -43,11 +44,11 @@ class WeightFile:
 
     def append(self, array: NDArray[Any]) -> Region:
         """Write an array in C order, little endian."""
-        data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+        data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         alignment = PAGE if data.nbytes >= PAGE else SMALL_ALIGNMENT
         offset = -(-self._file.tell() // alignment) * alignment
         self._file.write(b"\0" * (offset - self._file.tell()))
-        self._file.write(memoryview(data).cast("B"))
+        self._file.write(data.data.cast("B"))
         return Region(self.location, offset, data.nbytes)
 
     def __enter__(self) -> WeightFile:

@@ -6,8 +6,7 @@ from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
-import os
-BLOCKS = tuple(int(x) for x in os.environ.get("BLK","128,64,32,16").split(","))  # MatMulNBits' block sizes, best first
+BLOCKS = (128, 64, 32, 16)  # MatMulNBits' block sizes, best first
 PRECISIONS = {"float32": 0, "float16": 0, "int8": 8, "int4": 4}  # name -> bits
 HEAD_MULTIPLE = 8  # GroupQueryAttention's head size is a multiple of this
 

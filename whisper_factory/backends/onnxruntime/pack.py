@@ -1,4 +1,22 @@
-"""Weights into the shapes that ONNX Runtime's operators read, and the nodes that apply them."""
+"""Weights into the shapes that ONNX Runtime's operators read, and the nodes that apply them.
+
+Quantised linears are MatMulNBits at accuracy level 4: the operator also rounds the activations, to 8 bits with a
+scale for each block, and multiplies integers. Levels 0 and 1 keep activations in float32. Measured with tiny.en on
+two cores (AVX-512 with VNNI; ONNX Runtime 1.23.2 and 1.32 alike):
+
+    one token, 384 -> 1536, 8 bits: level 4 0.017 ms, level 0 or 1 0.34 ms (it dequantises the matrix each time;
+        the 51864-row head 42 ms against 0.3 ms); 4 bits: 0.015 ms against 0.043 ms
+    the encoder's 375 rows, 384 -> 1536: 1.7 ms against 6.4 ms (float32's MatMul: 1.9 ms)
+    clips of 80 (human speech, 7.5 s windows) that decode to the float32 engine's very tokens, level 4 / level 1:
+        tiny.en int8 78 / 78, int4 47 / 46; base int8 75 / 77, int4 52 / 49
+
+So level 4 is what makes 8 bits usable for decoding, at no cost in tokens that 80 clips would show; what 4 bits cost,
+they cost at either level. By ONNX Runtime's release notes it has 8-bit kernels on x86-64 from 1.22 and on aarch64
+from 1.23 (only x86-64 was run). The rounding differs a little between processors and releases, so the same int8
+engine may choose another of two near-equal tokens elsewhere. Blocks of 128 are the fastest, and their scales the
+smallest (blocks of 32 agreed on as many clips); as the checkpoint has one scale a row, every block of a row gets
+the same.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +26,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.backends.onnxruntime.graph import CONTRIB, FLOAT32, Graph
 from whisper_factory.backends.onnxruntime.limits import block_size
-from whisper_factory.backends.onnxruntime.graph import CONTRIB, Graph
 
 if TYPE_CHECKING:
     from whisper_factory.whisper.checkpoint import Checkpoint
 
-import os
-ACCURACY_LEVEL = int(os.environ.get("LEVEL","4"))  # EXPERIMENT
+ACCURACY_LEVEL = 4
 
 
 def pack_integers(q: NDArray[np.int8], bits: int, block: int) -> NDArray[np.uint8]:
@@ -24,9 +41,9 @@ def pack_integers(q: NDArray[np.int8], bits: int, block: int) -> NDArray[np.uint
     Unsigned around the operator's default zero point (128, or 8); of two 4-bit values in a byte, the earlier
     is the low nibble.
     """
-    unsigned = (q.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
+    unsigned = (q.view(np.uint8) + (1 << (bits - 1))).astype(np.uint8)  # modulo 256
     if bits == 4:
-        unsigned = unsigned[:, 0::2] | (unsigned[:, 1::2] << 4)
+        unsigned = np.bitwise_or(unsigned[:, 0::2], unsigned[:, 1::2] << 4)
     return unsigned.reshape(q.shape[0], q.shape[1] // block, block * bits // 8)
 
 
@@ -43,7 +60,7 @@ def float_weight(graph: Graph, name: str, array: NDArray[Any]) -> str:
     if array.ndim == 1:
         return graph.weight(name, array.astype(np.float32))
     stored = graph.weight(name, array)
-    return stored if array.dtype == np.float32 else graph.node("Cast", [stored], f"{name}.float32", to=1)
+    return stored if array.dtype == np.float32 else graph.node("Cast", [stored], f"{name}.float32", to=FLOAT32)
 
 
 def _bias(checkpoint: Checkpoint, modules: Sequence[str], widths: Sequence[int]) -> NDArray[Any] | None:
@@ -65,7 +82,7 @@ def matmul_nbits(graph: Graph, x: str, name: str, q: NDArray[np.int8], scale: ND
     if bias is not None:
         inputs += ["", "", graph.weight(f"{name}.bias", bias)]
     return graph.node("MatMulNBits", inputs, f"{name}.output", CONTRIB, K=ins, N=outs, bits=bits,
-                      block_size=block, accuracy_level=4 if name=="decoder.head" else int(os.environ.get("ENCLEVEL","4")) if "encoder" in name else ACCURACY_LEVEL)
+                      block_size=block, accuracy_level=ACCURACY_LEVEL)
 
 
 def linear(graph: Graph, checkpoint: Checkpoint, x: str, name: str, modules: Sequence[str] = ()) -> str:

@@ -94,15 +94,15 @@ class OnnxRuntimeUtterance:
         self._engine = engine
         self._memory = engine.memory
         self._cross = cross
-        self._windows = np.arange(len(cross[0]))  # the window of each row; those of one are adjacent
-        self._self = self._memory.self_kv(len(cross[0]), 1)
+        self._window_of_row = np.arange(len(cross[0]))
+        self._self = self._memory.self_kv(len(cross[0]))
         self._binding: onnxruntime.IOBinding | None = None
         self._closed = False
 
     @property
     def rows(self) -> int:
         """Sequences being decoded."""
-        return len(self._windows)
+        return len(self._window_of_row)
 
     def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Feed tokens [rows, new]; the logits [rows, n_vocab] after the last of them, the caller's to keep.
@@ -113,15 +113,16 @@ class OnnxRuntimeUtterance:
         """
         self._check_tokens(tokens)
         new = tokens.shape[1]
-        grown = self._memory.grow(self._self, self.length, self.length + new)
-        if grown is not self._self or self._binding is None or self._tokens.shape != tokens.shape:
-            self._self = grown
+        if self._memory.reserve(self._self, self.length, self.length + new):
+            self._binding = None
+        if self._binding is None or self._tokens.shape != tokens.shape:
             self._binding = self._bind(*tokens.shape)
         self._tokens[:] = tokens
         self._past[0] = self.length
         self._engine.decoder.run_with_iobinding(self._binding)
         self.length += new
-        return self._logits.copy()
+        logits: NDArray[np.float32] = self._logits.copy()
+        return logits
 
     def _check_tokens(self, tokens: NDArray[np.int64]) -> None:
         if self._closed:
@@ -164,25 +165,30 @@ class OnnxRuntimeUtterance:
             ValueError: rows that do not exist, or not as said above.
         """
         rows = np.asarray(rows, np.int64)
-        if self._closed or rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= self.rows:
-            raise ValueError(f"rows {rows.tolist()} of an utterance with {0 if self._closed else self.rows} rows")
-        spec = self._engine.spec
-        if len(rows) > spec.max_rows:
-            raise UserError(f"{len(rows)} sequences at once, this engine holds {spec.max_rows} "
-                            f"(profile.max_batch_size times max_beam_width)")
+        windows, beams = self._check_rows(rows)
         if np.array_equal(rows, np.arange(self.rows)):
             return
-        of_row = self._windows[rows]
-        kept = of_row[np.flatnonzero(np.diff(of_row, prepend=-1))]  # each run's window
-        beams, rest = divmod(len(rows), len(kept))
-        if rest or len(np.unique(kept)) != len(kept) or not np.array_equal(np.repeat(kept, beams), of_row):
-            raise ValueError(f"rows {rows.tolist()} are of windows {of_row.tolist()}: each window's must be "
-                             f"adjacent, and equally many")
-        if not np.array_equal(kept, np.arange(len(self._cross[0]))):
-            self._cross = self._memory.select_cross(self._cross, kept)
-        self._windows = np.repeat(np.arange(len(kept)), beams)
-        self._self = self._memory.select_self(self._self, rows, self.length)
-        self._binding = None
+        moved = [self._memory.select_windows(self._cross, windows),
+                 self._memory.select_rows(self._self, rows, self.length)]
+        self._window_of_row = np.repeat(np.arange(len(windows)), beams)
+        if any(moved):
+            self._binding = None
+
+    def _check_rows(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+        """The windows that these rows are of, in their order, and how many rows each has."""
+        if self._closed or rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= self.rows:
+            raise ValueError(f"rows {rows.tolist()} of an utterance with {0 if self._closed else self.rows} rows")
+        limit = self._engine.spec.max_rows
+        if len(rows) > limit:
+            raise UserError(f"{len(rows)} sequences at once, this engine holds {limit} "
+                            f"(profile.max_batch_size times profile.max_beam_width)")
+        of_row = self._window_of_row[rows]
+        windows = of_row[np.flatnonzero(np.diff(of_row, prepend=-1))]  # of each run of equal ones
+        beams = len(rows) // len(windows)
+        if len(set(windows.tolist())) < len(windows) or not np.array_equal(np.repeat(windows, beams), of_row):
+            raise ValueError(f"rows {rows.tolist()} are of windows {of_row.tolist()}: those of a window must be "
+                             f"adjacent, and as many as of any other")
+        return windows, beams
 
     def rewind(self) -> None:
         """Forget every token; rows and their windows stay as they are."""

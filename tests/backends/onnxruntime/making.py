@@ -1,0 +1,60 @@
+"""Checkpoints and engines for these tests, from random and from real weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.real_weights import TINY_EN, packaged
+from whisper_factory.backends import onnxruntime
+from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, Profile
+from whisper_factory.whisper.checkpoint import Checkpoint, write_checkpoint
+from whisper_factory.whisper.dimensions import Dimensions
+from whisper_factory.whisper.readers import Weights, ctranslate2
+
+PRECISIONS = {
+    "float32": Precision("float32", 0, "float32"),
+    "float16": Precision("float16", 0, "float16"),
+    "int8": Precision("int8", 8, "float16"),
+    "int4": Precision("int4", 4, "float16"),
+}
+
+
+def make_checkpoint(directory: Path, weights: Weights, precision: str) -> Path:
+    """A checkpoint as convert leaves it; the vocabulary is not read by the backend."""
+    write_checkpoint(directory, "test", PRECISIONS[precision], weights)
+    (directory / "vocabulary.tiktoken").write_bytes(b"IQ== 0\n")
+    return directory
+
+
+def make_spec(dimensions: Dimensions, precision: str = "float32", mode: str = "contiguous", page: int = 64,
+              **profile: Any) -> EngineSpec:
+    """A batch of 3 windows by 3 beams, 30 s long, but what is changed."""
+    plain = {"name": "test", "max_batch_size": 3, "max_beam_width": 3, "max_input_len": 3000, "max_new_tokens": 40,
+             "padding_strategy": "max", "end_anchor": 50, "margin_frames": 0}
+    cache = KVCache(mode, page)  # type: ignore[arg-type]
+    return EngineSpec("test", "onnxruntime", dimensions, PRECISIONS[precision], Profile(**{**plain, **profile}), cache)
+
+
+def build(checkpoint: Path, out: Path, **spec: Any) -> Path:
+    """Build an engine into `out`, made here."""
+    out.mkdir(parents=True)
+    opened = Checkpoint.open(checkpoint)
+    onnxruntime.build(checkpoint, make_spec(opened.dimensions, opened.precision.name, **spec), out, lambda line: None)
+    return out
+
+
+def respecified(engine: Path, out: Path, **spec: Any) -> Path:
+    """The same graphs and weights under another profile or KV mode, which shape only engine.json."""
+    out.mkdir(parents=True)
+    for file in engine.iterdir():
+        if file.name != "engine.json":
+            (out / file.name).symlink_to(file)
+    old = EngineSpec.load(engine)
+    make_spec(old.dimensions, old.precision.name, **spec).save(out)
+    return out
+
+
+def tiny_en() -> Weights:
+    """OpenAI's tiny.en."""
+    return ctranslate2.read(packaged(TINY_EN).parent)

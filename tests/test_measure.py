@@ -1,0 +1,76 @@
+"""`python -m whisper_factory.measure`, as validation calls it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real_engine import clip, tiny_en
+from whisper_factory import measure
+
+NAMES = ("river", "soup", "sample")
+
+
+@pytest.fixture
+def measured(python: Callable[..., Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Measure in a fresh process and return the report."""
+
+    def run(repeats: int = 1, **manifest: Any) -> dict[str, Any]:
+        asked, out = tmp_path / "manifest.json", tmp_path / "out.json"
+        asked.write_text(json.dumps(manifest), encoding="utf-8")
+        done = python("whisper_factory.measure", tiny_en(), asked, out, "--repeats", repeats, "--threads", 1)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        report: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        return report
+
+    return run
+
+
+def test_the_report(measured: Callable[..., dict[str, Any]]) -> None:
+    clips: list[dict[str, Any]] = [{"path": str(clip(name)), "name": name} for name in NAMES]
+    clips.append({"path": str(clip("river")), "shift_seconds": 2.5})
+    report = measured(repeats=2, clips=clips)
+    first, last = report["clips"][0], report["clips"][-1]
+    assert first["text"] == last["text"] == "The river is too cold for swimming at this time of year."
+    assert last["seconds"] == pytest.approx(first["seconds"] + 2.5)
+    assert (first["stopped"], first["runaway"], first["windows"], first["language"]) == ("eot", False, 1, None)
+    assert len(first["tokens"]) > 10
+    assert first["warnings"] == []
+    assert all(entry["latency_s"] > 0 for entry in report["clips"])
+    total = sum(entry["latency_s"] for entry in report["clips"])
+    assert report["real_time_factor"] == pytest.approx(total / report["audio_s"])
+    # tiny.en in float32 is 150 MB of weights
+    assert report["peak_rss_bytes"] >= report["loaded_rss_bytes"] > report["baseline_rss_bytes"] + 100e6
+    assert report["baseline_rss_bytes"] > 20e6
+    assert report["load_s"] > 0
+    assert report["threads"] == 1
+    assert {"numpy", "python"} < set(report["versions"])
+
+
+def test_a_batch_hears_the_same(measured: Callable[..., dict[str, Any]]) -> None:
+    clips = [{"path": str(clip(name))} for name in NAMES]
+    alone = measured(clips=clips, options={"num_beams": 2})
+    together = measured(clips=clips, options={"num_beams": 2}, batch=True)
+    assert [entry["tokens"] for entry in together["clips"]] == [entry["tokens"] for entry in alone["clips"]]
+    assert len({entry["latency_s"] for entry in together["clips"]}) == 1
+
+
+@pytest.mark.parametrize(("manifest", "message"), [
+    ("{", "is not a manifest"),
+    ("{}", "is not a manifest"),
+    ('{"clips": []}', "lists no clips"),
+    ('{"clips": [{"path": "none.wav"}]}', "cannot read the audio file 'none.wav'"),
+    ('{"clips": [{"path": "none.wav"}], "options": {"beams": 4}}', "unknown option 'beams' in the manifest; did you"),
+    ('{"clips": [{"path": "none.wav"}], "options": {"num_beams": 40}}', "num_beams=40: this engine takes 1 to 5"),
+])
+def test_mistakes(manifest: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = tmp_path / "manifest.json"
+    asked.write_text(manifest, encoding="utf-8")
+    assert measure.main([str(tiny_en()), str(asked), str(tmp_path / "out.json")]) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
