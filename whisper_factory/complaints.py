@@ -34,10 +34,11 @@ def explain(error: BaseException, conf: Path) -> FactoryError | None:
 
 def _is_hydras(error: BaseException) -> bool:
     """Whether an exception was raised by Hydra's own code, which puts some mistakes as plain ValueErrors."""
+    module = ""
     trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return bool(trace) and trace.tb_frame.f_globals.get("__name__", "").startswith(("hydra.", "omegaconf."))
+    while trace:
+        module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return module.startswith(("hydra.", "omegaconf."))
 
 
 def refuse_strangers(config: Any, conf: Path) -> None:

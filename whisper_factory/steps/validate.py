@@ -134,10 +134,11 @@ def missed(report: Row) -> str:
 
 def _percent(rows: Iterable[Row], errors: str) -> float:
     counted = list(rows)
-    return round(100 * sum(row[errors] for row in counted) / max(1, sum(row["words"] for row in counted)), 2)
+    wrong, said = (sum(int(row[column]) for row in counted) for column in (errors, "words"))
+    return round(100 * wrong / max(1, said), 2)
 
 
 def _agreement(rows: Iterable[Row]) -> float:
     counted = list(rows)
-    tokens = max(1, sum(row["tokens"] for row in counted))
-    return round(1 - sum(row["token_differences"] for row in counted) / tokens, 4)
+    different, tokens = (sum(int(row[column]) for row in counted) for column in ("token_differences", "tokens"))
+    return round(1 - different / max(1, tokens), 4)
