@@ -96,7 +96,7 @@ def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: i
         "clips": [_row(*pair) for pair in zip(transcripts, latencies, strict=True)],
         "load_s": load_s, "audio_s": audio_s, "real_time_factor": busy / audio_s,
         "baseline_rss_bytes": baseline, "loaded_rss_bytes": loaded, "peak_rss_bytes": _peak_bytes(),
-        "versions": _versions(spec.backend), "threads": getattr(transcriber.engine, "threads", threads),
+        "versions": _versions(spec.backend), "threads": transcriber.engine.threads,
     }
 
 

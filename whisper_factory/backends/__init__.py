@@ -44,6 +44,7 @@ class Engine(Protocol):
     """A loaded engine. One utterance at a time."""
 
     spec: EngineSpec
+    threads: int  # that one operator may use
 
     def encode(self, mel: NDArray[np.float32]) -> Utterance:
         """Run the encoder on log-mel windows [batch, n_mels, frames] and project the cross-attention KV.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_factory.backends.onnxruntime.runtime import open_session
+from whisper_factory.backends.onnxruntime.runtime import open_session, physical_cores
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 # OpenAI's log-mel of silence: log10 of the floor 1e-10, which is its own maximum, so nothing is raised to
@@ -27,7 +27,7 @@ def write_anchor(encoder: Path, target: Path, n_mels: int, rows: int, state: int
             zeros first: at 3000 frames no row of it is used.
     """
     np.zeros((rows, state), "<f4").tofile(target)
-    session = open_session(encoder)
+    session = open_session(encoder, physical_cores())
     mel = np.full((1, n_mels, WINDOW_FRAMES), SILENCE, np.float32)
     states = session.run(["encoder_states"], {"mel": mel})[0]
     del session  # the file may be mapped

@@ -24,7 +24,7 @@ def physical_cores() -> int:
     return len(cores)
 
 
-def open_session(model: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     """Open a model on the CPU.
 
     The options that differ from the defaults, measured with tiny.en and base on two cores:
@@ -37,7 +37,7 @@ def open_session(model: Path, threads: int | None = None) -> onnxruntime.Inferen
 
     Args:
         model: the .onnx file; its weights lie beside it, and are mapped.
-        threads: of an operator; None: one a physical core.
+        threads: of an operator.
 
     Raises:
         EnvironmentFault: onnxruntime cannot be imported.
@@ -49,7 +49,7 @@ def open_session(model: Path, threads: int | None = None) -> onnxruntime.Inferen
         raise EnvironmentFault(f"onnxruntime cannot be imported ({error}); "
                                f"pip install 'whisper-factory[onnxruntime]'") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or physical_cores()
+    options.intra_op_num_threads = threads
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: warnings about its own optimisations are nothing to a user

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from whisper_factory.backends.onnxruntime.files import DECODER, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVMemory, Tensors
-from whisper_factory.backends.onnxruntime.runtime import open_session
+from whisper_factory.backends.onnxruntime.runtime import open_session, physical_cores
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
@@ -40,8 +40,9 @@ class OnnxRuntimeEngine:
 
     def __init__(self, directory: Path, threads: int | None = None) -> None:
         self.spec = EngineSpec.load(directory)
-        self.encoder = open_session(directory / f"{ENCODER}.onnx", threads)
-        self.decoder = open_session(directory / f"{DECODER}.onnx", threads)
+        self.threads = threads or physical_cores()
+        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads)
+        self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads)
         self.memory = KVMemory(self.spec)
         self._current: OnnxRuntimeUtterance | None = None
 
