@@ -78,4 +78,4 @@ def server() -> Iterator[str]:
 def test_a_wrong_sha256_is_refused_and_nothing_is_kept(factory: Command, server: str, shared_store: Path) -> None:
     said = refused(factory, "weights=openai", f"model.url={server}/tiny.en.pt")
     assert "SHA-256 is 8810ad581e59f2bc3928b261707a71308f7e139eb04820366dc4d5c18d980225, expected d3dd57d3" in said
-    assert not list((shared_store / "partial").glob("*.part"))
+    assert not list((shared_store / "downloads").glob("*[!k]"))

@@ -91,7 +91,8 @@ def test_one_model_by_three_routes_is_one_checkpoint(
 
 def test_turning_the_end_anchor_off_misses_the_gate(factory: Command) -> None:
     """A bare 7.5 s window loops: validation must notice, or it guards nothing."""
-    done = factory("model=tiny.en", "profile=duplex_lowmem", "profile.end_anchor=0", "validation.repeats=1")
+    done = factory("model=tiny.en", "profile=duplex_lowmem", "profile.end_anchor=0", "profile.margin_frames=0",
+                   "validation.repeats=1")
     assert done.returncode == 3, done.stderr
     assert "token_agreement is" in done.stderr
     assert "runaways" in done.stdout

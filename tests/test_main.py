@@ -59,7 +59,7 @@ def test_validation_passed_on_ten_clips_or_more(built: tuple[Path, str]) -> None
     assert report["summary"]["runaways"] == 0
     assert report["summary"]["edge_clips"] > 0
     assert report["summary"]["wer"] < 25
-    assert {gate["name"] for gate in report["gates"]} == {"token_agreement", "edge_token_agreement"}
+    assert {gate["name"] for gate in report["gates"]} == {"token_agreement", "edge_token_agreement", "runaways"}
 
 
 def test_second_run_changes_nothing_and_takes_under_a_second(
@@ -210,6 +210,24 @@ def test_outputs_that_cannot_be_written_are_the_environments_fault(built: tuple[
     assert done.returncode == 4, done.stderr
     assert "outputs=DIR moves the outputs" in done.stderr
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_outputs_at_a_dangling_link_are_one_error(built: tuple[Path, str], factory: Command, tmp_path: Path) -> None:
+    (tmp_path / "outputs").symlink_to(tmp_path / "absent" / "deep")
+    done = factory(*TINY)
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.count("error: cannot write") == 1
+
+
+def test_the_sweep_flag_may_stand_anywhere(factory: Command, tmp_path: Path) -> None:
+    done = factory("model=tiny.en", "stop_after=convert", "-m", "precision=int8,int4")
+    assert done.returncode == 0, done.stderr
+    assert len([path for path in (tmp_path / "outputs").iterdir() if path.name.startswith("tiny.en")]) == 2
+
+
+def test_the_kept_configuration_is_the_composition_not_the_run(built: tuple[Path, str]) -> None:
+    kept = yaml.safe_load((built[0] / "config.yaml").read_text())
+    assert set(kept) == {"model", "precision", "profile", "kv_cache", "backend", "weights", "device", "validation"}
 
 
 def test_a_store_with_spaces_and_other_scripts(factory: Command, python: Command, tmp_path: Path) -> None:

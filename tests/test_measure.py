@@ -31,8 +31,8 @@ def measured(python: Callable[..., Any], tmp_path: Path) -> Callable[..., dict[s
 
 
 def test_the_report(measured: Callable[..., dict[str, Any]]) -> None:
-    clips: list[dict[str, Any]] = [{"path": str(clip(name)), "name": name} for name in NAMES]
-    clips.append({"path": str(clip("river")), "shift_seconds": 2.5})
+    clips: list[dict[str, Any]] = [{"paths": [str(clip(name))], "name": name} for name in NAMES]
+    clips.append({"paths": [str(clip("river"))], "shift_seconds": 2.5})
     report = measured(repeats=2, clips=clips)
     first, last = report["clips"][0], report["clips"][-1]
     assert first["text"] == last["text"] == "The river is too cold for swimming at this time of year."
@@ -52,7 +52,7 @@ def test_the_report(measured: Callable[..., dict[str, Any]]) -> None:
 
 
 def test_a_batch_hears_the_same(measured: Callable[..., dict[str, Any]]) -> None:
-    clips = [{"path": str(clip(name))} for name in NAMES]
+    clips = [{"paths": [str(clip(name))]} for name in NAMES]
     alone = measured(clips=clips, options={"num_beams": 2})
     together = measured(clips=clips, options={"num_beams": 2}, batch=True)
     assert [entry["tokens"] for entry in together["clips"]] == [entry["tokens"] for entry in alone["clips"]]
@@ -63,9 +63,9 @@ def test_a_batch_hears_the_same(measured: Callable[..., dict[str, Any]]) -> None
     ("{", "is not a manifest"),
     ("{}", "is not a manifest"),
     ('{"clips": []}', "lists no clips"),
-    ('{"clips": [{"path": "none.wav"}]}', "cannot read the audio file 'none.wav'"),
-    ('{"clips": [{"path": "none.wav"}], "options": {"beams": 4}}', "unknown option 'beams' in the manifest; did you"),
-    ('{"clips": [{"path": "none.wav"}], "options": {"num_beams": 40}}', "num_beams=40: this engine takes 1 to 5"),
+    ('{"clips": [{"paths": ["none.wav"]}]}', "cannot read the audio file 'none.wav'"),
+    ('{"clips": [{"paths": ["none.wav"]}], "options": {"beams": 4}}', "unknown option 'beams' in the manifest; did"),
+    ('{"clips": [{"paths": ["none.wav"]}], "options": {"num_beams": 40}}', "num_beams=40: this engine takes 1 to 5"),
 ])
 def test_mistakes(manifest: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = tmp_path / "manifest.json"

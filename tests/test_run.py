@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from tests.real_engine import clip, tiny_en
-from whisper_factory import run
+from whisper_factory import console, run
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault
 
@@ -142,7 +142,7 @@ def test_other_ends(monkeypatch: pytest.MonkeyPatch, refused) -> None:  # type: 
 
         monkeypatch.setattr(run, "run", failing)
 
-    for variable in run.DEBUG:
+    for variable in console.WANT_TRACEBACK:
         monkeypatch.delenv(variable, raising=False)
     fail_with(EnvironmentFault("no disk"))
     assert refused(*arguments(), code=4) == "error: no disk"

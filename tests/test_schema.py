@@ -29,6 +29,9 @@ def test_a_composition_as_committed_passes() -> None:
         ("precision.bits", 3, "choices: 0 (not quantised), 4, 8"),
         ("backend.name", "onnx", "unknown 'onnx'; choices: onnxruntime"),
         ("weights.path", "x.pt", "goes with weights=path"),
+        ("model.dimensions.n_text_head", 0, "model.dimensions.n_text_head=0: must be 1 or more"),
+        ("model.dimensions.n_vocab", 51900, "choices: 51864, 51865, 51866"),
+        ("validation.bundled", "ful", "did you mean 'full'?"),
         ("stop_after", "converted", "did you mean 'convert'?"),
     ],
 )
@@ -58,8 +61,8 @@ def test_name_lists_the_five_axes() -> None:
 
 def test_spec_window_and_lengths() -> None:
     spec = tiny_en().engine_spec()
-    assert spec.window_frames == 750
-    assert spec.max_cross_len == 375 + 50
+    assert spec.window_frames == 850  # 100 more than the longest clip
+    assert spec.max_cross_len == 425 + 50
     assert spec.max_tokens == 4 + 64
     whole = replace(spec, profile=replace(spec.profile, max_input_len=3000))
     assert whole.max_cross_len == 1499 + 50  # a 3000-frame engine anchors its shorter windows

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,18 +72,29 @@ def test_a_bug_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
         Store(tmp_path).make("build", KEY, {}, lambda out: (out / "absent").read_bytes() and None, quiet)
 
 
-def test_a_store_below_a_file_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "absent" / "store")
+    with pytest.raises(EnvironmentFault, match="cannot write"):
+        Store(tmp_path / "dangling").make("build", KEY, {}, work, quiet)
     with pytest.raises(EnvironmentFault, match="cannot write"):
         Store(tmp_path / "file" / "store").make("build", KEY, {}, work, quiet)
 
 
-def test_damaged_record_names_what_to_delete(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [
+    lambda path: (path / RECORD).write_text("{"),
+    lambda path: (path / RECORD).unlink(),
+    lambda path: (path / "sub" / "file.bin").unlink(),
+    lambda path: (path / "sub" / "file.bin").write_bytes(b"shorter"[:3]),
+])
+def test_a_damaged_step_is_not_found_and_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     made = Store(tmp_path).make("build", KEY, {}, work, quiet)
-    (made.path / RECORD).chmod(0o644)
-    (made.path / RECORD).write_text("{")
-    with pytest.raises(EnvironmentFault, match="delete"):
-        Store(tmp_path).find("build", KEY)
+    for path in made.path.rglob("*"):
+        path.chmod(0o755)
+    damage(made.path)
+    assert Store(tmp_path).find("build", KEY) is None
+    again = Store(tmp_path).make("build", KEY, {}, work, quiet)
+    assert (again.path / "sub" / "file.bin").read_bytes() == b"payload"
 
 
 def slow_work(out: Path) -> None:

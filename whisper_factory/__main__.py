@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from whisper_factory import complaints
+from whisper_factory import complaints, console
 
 log = logging.getLogger("whisper_factory")
 FULL_ERROR = "HYDRA_FULL_ERROR"
+SWEEP = ("-m", "--multirun")
+RUN_ONLY = ("outputs", "store", "dry_run", "stop_after", "quiet")  # of this run, not of the engine it makes
 
 
 def configuration_directory() -> Path:
@@ -26,27 +28,24 @@ def configuration_directory() -> Path:
 
 def main() -> None:
     """The console script. Exits with the code of the first composition that failed."""
-    wants_traceback = os.environ.get(FULL_ERROR) == "1"
-    os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would otherwise print
+    console.prepare()
+    wants_traceback = console.wants_traceback()
     exit_codes: list[int] = []
     try:
         _hydra(exit_codes, wants_traceback)
     except KeyboardInterrupt:
         print("interrupted; finished steps are kept", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(console.INTERRUPTED)
     except Exception as error:
         if wants_traceback:
             raise
         exit_codes.append(_tell(error))
-    if exit_codes:
-        sys.exit(exit_codes[0])
+    exit_codes.append(console.finish())
+    sys.exit(next((code for code in exit_codes if code), 0))
 
 
 def _tell(error: Exception) -> int:
-    """Print one line about an error and return its exit code."""
-    known = complaints.explain(error, configuration_directory())
-    print(f"error: {known or _bug(error)}", file=sys.stderr)
-    return known.exit_code if known else 1
+    return console.tell(error, complaints.explain(error, configuration_directory()))
 
 
 def _hydra(exit_codes: list[int], wants_traceback: bool) -> None:
@@ -56,16 +55,32 @@ def _hydra(exit_codes: list[int], wants_traceback: bool) -> None:
     from whisper_factory.schema import Composition
 
     ConfigStore.instance().store(name="base_schema", node=Composition)
+    before = os.environ.get(FULL_ERROR)
 
     def job(config: Any) -> None:
+        _restore(before)  # children must not see what is meant for Hydra
         try:
             _produce(config)
         except Exception as error:  # a sweep goes on with its next composition
             if wants_traceback:
                 raise
             exit_codes.append(_tell(error))
+        finally:
+            os.environ[FULL_ERROR] = "1"
 
-    hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name="config")(job)()
+    os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would otherwise print
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in SWEEP)  # `a=1 -m b=1,2` works too
+    try:
+        hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name="config")(job)()
+    finally:
+        _restore(before)
+
+
+def _restore(before: str | None) -> None:
+    if before is None:
+        os.environ.pop(FULL_ERROR, None)
+    else:
+        os.environ[FULL_ERROR] = before
 
 
 def _produce(config: Any) -> None:
@@ -78,7 +93,8 @@ def _produce(config: Any) -> None:
     composition = OmegaConf.to_object(config)
     assert isinstance(composition, Composition)
     _set_up_logging(composition.quiet or composition.dry_run)
-    outcome = factory.produce(composition, OmegaConf.to_yaml(config, resolve=True))
+    declared = OmegaConf.masked_copy(config, [key for key in config if key not in RUN_ONLY])
+    outcome = factory.produce(composition, OmegaConf.to_yaml(declared, resolve=True))
     if composition.quiet:
         print(outcome.plan.directory)
     else:
@@ -95,17 +111,6 @@ def _set_up_logging(quiet: bool) -> None:
     console.setLevel(logging.WARNING if quiet else logging.INFO)
     console.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(console)
-
-
-def _bug(error: Exception) -> str:
-    where = "unknown place"
-    if error.__traceback__:
-        trace = error.__traceback__
-        while trace.tb_next:
-            trace = trace.tb_next
-        where = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
-    return (f"this is a bug of whisper_factory: {type(error).__name__} at {where}: {error}; "
-            "run again with HYDRA_FULL_ERROR=1 for the traceback")
 
 
 if __name__ == "__main__":

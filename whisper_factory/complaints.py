@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from whisper_factory import console
 from whisper_factory.errors import FactoryError, UserError, choices
 
 
@@ -20,10 +21,9 @@ def explain(error: BaseException, conf: Path) -> FactoryError | None:
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
-    chain = list(_chain(error))
-    for link in chain:
-        if isinstance(link, FactoryError):
-            return link
+    chain = list(console.chain(error))
+    if fault := console.known(error):
+        return fault
     for link in chain:
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             return _missing(link, conf)
@@ -34,8 +34,9 @@ def explain(error: BaseException, conf: Path) -> FactoryError | None:
 
 def _is_hydras(error: BaseException) -> bool:
     """Whether an exception was raised by Hydra's own code, which puts some mistakes as plain ValueErrors."""
-    module = ""
-    trace = error.__traceback__
+    if not isinstance(error, ValueError | TypeError):
+        return False
+    module, trace = "", error.__traceback__
     while trace:
         module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
     return module.startswith(("hydra.", "omegaconf."))
@@ -59,17 +60,12 @@ def _leaves(config: Any, prefix: str) -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
-
-
 def _missing(error: Any, conf: Path) -> UserError:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if not group:
-        return UserError(f"no configuration named '{name}'; {choices(name, _near_settings(name, conf))}")
+        return UserError(f"no configuration named '{name}'; leave --config-name out")
+    if group not in _groups(conf):
+        return UserError(f"unknown {group} '{name}'; is the plugin that has it installed?")
     return UserError(f"unknown {group} '{name}'; {choices(name, members(conf, group))}")
 
 
@@ -77,6 +73,9 @@ def _reworded(message: str, outer: str, conf: Path) -> str:
     refused = re.search(r"Could not override '([^'@]+)", outer)
     if refused:
         return f"unknown setting '{refused[1]}'; {choices(refused[1], _near_settings(refused[1], conf))}"
+    if "LexerNoViableAlt" in message:
+        example = "\"outputs='~/my engines'\""
+        return f"cannot read {outer.splitlines()[0]!r}; quote a value that has special characters: {example}"
     first = " ".join(line.strip() for line in message.splitlines() if line.strip())
     said = re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", first)
     key = re.search(r"full_key: (\S+)", message)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from whisper_factory import outputs, plan, schema, store
 from whisper_factory.errors import FactoryError, GateMissed
 from whisper_factory.plan import Plan, PlannedStep
 from whisper_factory.schema import Composition
+from whisper_factory.sources import local
 from whisper_factory.steps import STEPS, validate
 from whisper_factory.steps.context import Context
 from whisper_factory.store import Finished, Store
@@ -39,7 +42,8 @@ def produce(composition: Composition, resolved: str) -> Outcome:
         UserError, EnvironmentFault: see the steps.
     """
     schema.check(composition)
-    storage = Store(Path(composition.store.path).expanduser() if composition.store.path else store.default_path())
+    composition.outputs = str(local(composition.outputs))
+    storage = Store(local(composition.store.path) if composition.store.path else store.default_path())
     made = plan.make(composition, lambda step, key: storage.find(step, key) is not None)
     log.info("%s -> %s", composition.name, made.directory)
     if composition.dry_run:
@@ -50,9 +54,18 @@ def produce(composition: Composition, resolved: str) -> Outcome:
         for step in made.steps:
             finished[step.name] = _ensure(step, finished, storage)
         if not outputs.is_current(made):
-            with storage.lock(f"outputs-{made.key}"):
+            with _one_at_a_time(storage, made):
                 outputs.write(made, finished, resolved)
     return Outcome(made, finished, _validation(finished))
+
+
+@contextmanager
+def _one_at_a_time(storage: Store, made: Plan) -> Iterator[None]:
+    """Keep other processes from writing the same engine directory; a store that is read-only cannot."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            held.enter_context(storage.lock(f"outputs-{made.key}"))
+        yield
 
 
 def _ensure(step: PlannedStep, finished: dict[str, Finished], storage: Store) -> Finished:
@@ -62,7 +75,7 @@ def _ensure(step: PlannedStep, finished: dict[str, Finished], storage: Store) ->
         log.info("%-9s didn't change (%s)", step.name, step.key[:12], extra={"idle": True})
         return found
     log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
-    context = Context(say=lambda line: log.info("%-9s %s", "", line), partial=storage.partial)
+    context = Context(say=lambda line: log.info("%-9s %s", "", line), downloads=storage.downloads)
     inputs = {name: finished[name].path for name in step.inputs}
     started = time.monotonic()
     made = storage.make(step.name, step.key, step.record, lambda out: STEPS[step.name].run(step, inputs, out, context),

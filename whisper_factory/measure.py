@@ -2,9 +2,9 @@
 
 For scripts, and for validation: run in a fresh process, so that load time and peak memory are a user's.
 
-MANIFEST.json: {"clips": [{"path": "a.flac", "shift_seconds": 0.0}, ...], "options": {...}, "batch": false}
-`shift_seconds` of silence are put in front of a clip; `options` are the fields of options.Options; with `batch`
-all clips are given at once. Other keys are ignored.
+MANIFEST.json: {"clips": [{"paths": ["a.flac"], "shift_seconds": 0.0}, ...], "options": {...}, "batch": false}
+A clip's `paths` are joined, with `shift_seconds` of silence in front; `options` are the fields of options.Options;
+with `batch` all clips are given at once. Other keys are ignored.
 
 OUT.json, per clip: text, tokens, language, stopped and runaway (of its worst window), windows (how many), seams and
 seconds (of the audio given), latency_s (from samples to text: the median of --repeats after one warm-up of the
@@ -30,8 +30,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from whisper_factory import console
 from whisper_factory.errors import UserError, choices
-from whisper_factory.run import tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,13 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
     flags.add_argument("--repeats", type=int, default=1)
     flags.add_argument("--threads", type=int)
     wanted = flags.parse_args(arguments)
+    console.prepare()
     try:
         report = measure(wanted.engine_dir, _manifest(wanted.manifest), max(1, wanted.repeats), wanted.threads)
         wanted.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except KeyboardInterrupt:
-        return 130
+        return console.INTERRUPTED
     except Exception as error:
-        return tell(error)
+        if console.wants_traceback():
+            raise
+        return console.tell(error)
     return 0
 
 
@@ -70,7 +73,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         return data
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is not a manifest ({type(error).__name__}: {error}); "
-                        f'write {{"clips": [{{"path": "a.flac"}}]}}') from error
+                        f'write {{"clips": [{{"paths": ["a.flac"]}}]}}') from error
 
 
 def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: int | None) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def _clip(entry: dict[str, Any]) -> NDArray[np.float32]:
     from whisper_factory.whisper.dimensions import SAMPLE_RATE
 
     silence = np.zeros(round(entry.get("shift_seconds", 0.0) * SAMPLE_RATE), np.float32)
-    return np.concatenate([silence, read_audio(Path(entry["path"]))])
+    return np.concatenate([silence, *(read_audio(Path(path)) for path in entry["paths"])])
 
 
 def _timed_one_by_one(

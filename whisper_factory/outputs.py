@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from whisper_factory import __version__, digest, store
-from whisper_factory.errors import FactoryError
+from whisper_factory import __version__, store
 from whisper_factory.plan import Plan
 from whisper_factory.steps.validate import REPORT
 
 MANIFEST = "manifest.json"
+PAPERS = ("config.yaml", "plan.json")
 LINKED = {"convert": "checkpoint", "build": "engine", "validate": "."}
 
 
@@ -26,6 +26,8 @@ def is_current(plan: Plan) -> bool:
     try:
         manifest = json.loads((plan.directory / MANIFEST).read_text(encoding="utf-8"))
         if any(manifest["steps"][step.name]["key"] != step.key for step in plan.steps):
+            return False
+        if not all((plan.directory / paper).is_file() for paper in PAPERS):
             return False
         sizes = {name: about["bytes"] for name, about in manifest["outputs"].items()}
         return all((plan.directory / name).stat().st_size == size for name, size in sizes.items())
@@ -58,10 +60,11 @@ def write(plan: Plan, finished: dict[str, store.Finished], resolved: str) -> Non
         }
         for file, text in papers.items():  # the manifest last: it vouches for the rest
             _write(directory / file, text)
-    except FactoryError:
-        raise
     except OSError as error:
-        raise (store.fault(error, directory, "outputs=DIR moves the outputs") or error) from error
+        known = store.fault(error, directory, "outputs=DIR moves the outputs")
+        if known is None:
+            raise
+        raise known from error
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -120,7 +123,3 @@ def _write(path: Path, text: str) -> None:
 def _json(data: Any) -> str:
     return json.dumps(data, indent=2, sort_keys=True) + "\n"
 
-
-def size_of(directory: Path) -> int:
-    """Bytes of all files below a directory."""
-    return sum(about["bytes"] for about in digest.of_tree(directory).values())

@@ -133,6 +133,8 @@ def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedS
     validation, precision = composition.validation, spec.precision.name
     gates = {
         "min_token_agreement": validation.min_token_agreement.get(precision),
+        "min_edge_token_agreement": validation.min_edge_token_agreement.get(precision),
+        "max_runaways": validation.max_runaways,
         "max_wer_increase": validation.max_wer_increase.get(precision),
         "max_latency_ms": validation.max_latency_ms,
         "max_peak_mb": validation.max_peak_mb,
@@ -150,12 +152,12 @@ REFERENCE_BACKEND = "onnxruntime"  # the reference always runs here, on the CPU,
 
 
 def _clips(validation: ValidationConfig) -> list[Clip]:
-    if validation.name == "none":
-        return []
     if validation.clips:
-        chosen = clips.from_manifest(Path(validation.clips).expanduser())
+        chosen = clips.from_manifest(sources.local(validation.clips))
+    elif validation.bundled == "none":
+        return []
     else:
-        chosen = clips.bundled("full" if validation.min_clips > 12 else "quick")
+        chosen = clips.bundled("full" if validation.bundled == "full" else "quick")
     if len(chosen) < validation.min_clips:
         where = validation.clips or "the bundled set"
         raise UserError(f"validation={validation.name} needs {validation.min_clips} clips or more, {where} has "

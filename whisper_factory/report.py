@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
+from whisper_factory import clips
 from whisper_factory.factory import Outcome
 
 
@@ -35,7 +37,8 @@ def result(outcome: Outcome) -> str:
         lines.append(f"engine      {megabytes:.1f} MB")
     lines.append(f"directory   {outcome.plan.directory}")
     if "build" in outcome.finished:
-        command = f"python -m whisper_factory.run --engine_dir {outcome.plan.directory} --input_file a.wav"
+        words = ("--engine_dir", str(outcome.plan.directory), "--input_file", str(clips.bundled("quick")[0].path))
+        command = f"python -m whisper_factory.run {shlex.join(words)}"
         lines.append(f"try it      {command}")
     return "\n".join(lines)
 
@@ -49,8 +52,8 @@ def _validation(report: dict[str, Any]) -> list[str]:
         f"tokens      {100 * summary['token_agreement']:.2f} % as the float32 engine's",
     ]
     if summary["edge_clips"]:
-        lines.append(f"edge        {100 * summary['edge_token_agreement']:.2f} % over {summary['edge_clips']} clips "
-                     "that fill the window to its end")
+        lines.append(f"edge        {100 * summary['edge_token_agreement']:.2f} % over {summary['edge_clips']} "
+                     "recordings of the full length")
     lines += [
         f"latency     {summary['latency_ms_mean']:.0f} ms a clip, real-time factor {summary['real_time_factor']:.3f} "
         f"({summary['threads']} threads), load {summary['load_ms']:.0f} ms",

@@ -9,13 +9,13 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from whisper_factory.errors import EnvironmentFault, FactoryError, UserError, choices
+from whisper_factory import console
+from whisper_factory.errors import UserError, choices
 
 if TYPE_CHECKING:
     from whisper_factory.engine_spec import EngineSpec
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("whisper_factory")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-DEBUG = ("WHISPER_FACTORY_DEBUG", "HYDRA_FULL_ERROR")  # either shows tracebacks
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,29 +58,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 1 our bug, 2 the user's mistake, 4 the environment."""
+    console.prepare()
     try:
         run(_parse(arguments))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return console.INTERRUPTED
     except Exception as error:
-        return tell(error)
-    return 0
-
-
-def tell(error: Exception) -> int:
-    """Print one line about an error and return its exit code; raises it again where tracebacks are wanted."""
-    if any(os.environ.get(name, "0") not in ("", "0") for name in DEBUG):
-        raise error
-    if isinstance(error, FactoryError):
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    if isinstance(error, MemoryError):
-        print("error: out of memory; use a smaller --batch_size or --num_beams", file=sys.stderr)
-        return EnvironmentFault.exit_code
-    print(f"error: this is a bug of whisper_factory: {type(error).__name__}: {error}; run again with {DEBUG[0]}=1 "
-          f"for the traceback", file=sys.stderr)
-    return 1
+        if console.wants_traceback():
+            raise
+        return console.tell(error)
+    return console.finish()
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -169,7 +156,7 @@ def _write_report(wanted: argparse.Namespace, transcripts: list[Transcript], too
              for path, transcript in zip(wanted.input_file, transcripts, strict=True)]
     text = json.dumps({"name": wanted.name, "files": files, "seconds": took}, indent=1, ensure_ascii=False)
     try:
-        wanted.output_json.write_text(text + "\n", encoding="utf-8")
+        wanted.output_json.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"--output_json {wanted.output_json} cannot be written: {error.strerror}") from error
 

@@ -14,11 +14,12 @@ from typing import Any, Optional  # OmegaConf reads these annotations: it wants 
 from whisper_factory import backends
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec, KVCache, Precision, Profile
 from whisper_factory.errors import UserError, choices
-from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
+from whisper_factory.whisper.dimensions import VOCABULARIES, WINDOW_FRAMES, Dimensions
 
 MISSING: Any = "???"
 STOPS = ("fetch", "convert", "build")
 SOURCES = ("auto", "openai", "package", "huggingface", "path")
+BUNDLED = ("none", "quick", "full")
 KV_MODES = ("contiguous", "paged")
 PADDING_STRATEGIES = ("max", "trim", "nopad")
 PRECISION_DTYPES = ("float32", "float16")
@@ -108,12 +109,15 @@ class DeviceConfig:
 @dataclass
 class ValidationConfig:
     name: str = MISSING
-    clips: Optional[str] = None
+    bundled: str = "quick"  # which of the bundled clips
+    clips: Optional[str] = None  # a manifest of the user's own, instead
     min_clips: int = 0
     repeats: int = 1  # of the latency measurement; the median counts
     # Thresholds per precision name; a precision that is not listed is not gated.
     min_token_agreement: dict[str, float] = field(default_factory=dict)
+    min_edge_token_agreement: dict[str, float] = field(default_factory=dict)  # on recordings of the full length
     max_wer_increase: dict[str, float] = field(default_factory=dict)  # points over the paired float32 engine
+    max_runaways: Optional[int] = None  # windows in which the decoder had to be stopped
     max_latency_ms: Optional[float] = None  # mean over the clips; null: reported, not gated
     max_peak_mb: Optional[float] = None  # null: reported, not gated
 
@@ -165,7 +169,7 @@ def check(composition: Composition) -> None:
     Raises:
         UserError: one line with every problem found.
     """
-    problems = [*_wrong_names(composition), *_wrong_sizes(composition)]
+    problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition)]
     if problems:
         raise UserError("; ".join(problems))
     backends.get(composition.backend.name).check(composition.engine_spec())
@@ -174,6 +178,7 @@ def check(composition: Composition) -> None:
 def _wrong_names(composition: Composition) -> list[str]:
     listed: list[tuple[str, str | None, tuple[str, ...]]] = [
         ("backend.name", composition.backend.name, backends.BACKENDS),
+        ("validation.bundled", composition.validation.bundled, BUNDLED),
         ("weights.source", composition.weights.source, SOURCES),
         ("kv_cache.mode", composition.kv_cache.mode, KV_MODES),
         ("profile.padding_strategy", composition.profile.padding_strategy, PADDING_STRATEGIES),
@@ -190,6 +195,15 @@ def _wrong_names(composition: Composition) -> list[str]:
         problems.append(f"precision.bits={composition.precision.bits}: choices: 0 (not quantised), 4, 8")
     if composition.weights.source not in ("huggingface", "path") and composition.weights.path:
         problems.append("weights.path goes with weights=path (a .pt file) or weights=huggingface (a directory)")
+    return problems
+
+
+def _wrong_dimensions(model: ModelConfig) -> list[str]:
+    sizes = vars(model.dimensions)
+    problems = [f"model.dimensions.{name}={size}: must be 1 or more" for name, size in sizes.items() if size < 1]
+    if sizes["n_vocab"] not in VOCABULARIES:
+        problems.append(f"model.dimensions.n_vocab={sizes['n_vocab']}: choices: "
+                        f"{', '.join(map(str, VOCABULARIES))} (OpenAI's vocabularies; added tokens are not supported)")
     return problems
 
 

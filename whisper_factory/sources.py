@@ -14,6 +14,7 @@ from typing import Any, Literal
 from whisper_factory import digest
 from whisper_factory.errors import UserError
 from whisper_factory.schema import ModelConfig, PackageConfig, WeightsConfig
+from whisper_factory.whisper.dimensions import Dimensions
 
 ReaderKind = Literal["openai", "huggingface", "ctranslate2"]
 
@@ -99,19 +100,17 @@ def _path(model: ModelConfig, path: Path) -> Source:
     if not path.is_file():
         raise UserError(f"weights.path={path} is not a file; weights=path takes an OpenAI .pt file, "
                         "weights=huggingface a directory")
-    return Source("openai", {"weights.pt": (Part(digest.of_file(path), str(path)),)}, *_words(model))
+    return Source("openai", {"weights.pt": (Part(_digest(path), str(path)),)}, *_words(model))
 
 
 def _huggingface(model: ModelConfig, path: Path) -> Source:
     if not (path / "config.json").is_file():
         raise UserError(f"weights.path={path} holds no config.json; weights=huggingface takes a directory with "
                         "config.json and model.safetensors, weights=path an OpenAI .pt file")
-    names = sorted(["config.json", *(found.name for found in path.glob("*.safetensors*"))])
-    if len(names) == 1:
-        raise UserError(f"weights.path={path} holds no *.safetensors (a pytorch_model.bin is not read: convert it)")
-    files: dict[str, tuple[Part, ...]] = {
-        name: (Part(digest.of_file(path / name), str(path / name)),) for name in names
-    }
+    from whisper_factory.whisper.readers.huggingface import files as read_by_the_reader
+
+    names = [found.name for found in read_by_the_reader(path)]
+    files: dict[str, tuple[Part, ...]] = {name: (Part(_digest(path / name), str(path / name)),) for name in names}
     return Source("huggingface", files, *_words(model))
 
 
@@ -121,7 +120,7 @@ def _package(model: ModelConfig, package: PackageConfig) -> Source:
 
 
 def _words(model: ModelConfig) -> tuple[Vocabulary, tuple[str, ...]]:
-    vocabulary = MULTILINGUAL if model.dimensions.n_vocab >= 51865 else GPT2
+    vocabulary = MULTILINGUAL if Dimensions(**vars(model.dimensions)).is_multilingual else GPT2
     found = [packaged(f"whisper/assets/{vocabulary.name}.tiktoken")]
     if model.package:
         found.append(packaged(model.package.tokenizer))
@@ -145,4 +144,19 @@ def packaged(file: str) -> Path | None:
 def _local(weights: WeightsConfig) -> Path:
     if not weights.path:
         raise UserError(f"weights={weights.source} needs weights.path=...")
-    return Path(weights.path).expanduser().absolute()
+    return local(weights.path).absolute()
+
+
+def local(path: str) -> Path:
+    """A path as the user wrote it, `~` expanded."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"cannot expand '{path}' ({error}); write the whole path") from error
+
+
+def _digest(path: Path) -> str:
+    try:
+        return digest.of_file(path)
+    except OSError as error:
+        raise UserError(f"cannot read '{path}' ({error.strerror}); check weights.path and its permissions") from error

@@ -3,7 +3,7 @@
     <store>/<step>/<key>/      a finished step's files and its step.json
     <store>/tmp/<key>/         a step at work; whoever finds one under its lock may delete it
     <store>/locks/<key>.lock   held while a step is at work
-    <store>/partial/           downloads that can be resumed
+    <store>/downloads/         files by SHA-256 (linked into fetch steps), and parts of files to go on with
 
 A step is written to tmp/, flushed to disk, then renamed: a directory under <step>/ is always whole. Its
 files are made read-only, since engine directories link to them. Relies on: rename(2) of a directory being
@@ -30,7 +30,8 @@ RECORD = "step.json"
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_WORDS = ("No space left", "StorageFull")  # as ONNX Runtime and safetensors put it
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.ENAMETOOLONG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST,
+           errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY, errno.ESTALE)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Finished:
 def default_path() -> Path:
     """`$XDG_CACHE_HOME/whisper_factory`, or `~/.cache/whisper_factory`."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "whisper_factory"
+    try:
+        return Path(base).expanduser() / "whisper_factory"
+    except RuntimeError as error:
+        raise EnvironmentFault("this user has no home directory to keep the store in; give store.path=DIR") from error
 
 
 class Store:
@@ -54,20 +58,22 @@ class Store:
         self.root = root
 
     @property
-    def partial(self) -> Path:
-        """Where interrupted downloads wait to be resumed."""
-        return self.root / "partial"
+    def downloads(self) -> Path:
+        """Where downloads lie by digest, interrupted ones too: a fetch that fails later loses none of them."""
+        return self.root / "downloads"
 
     def find(self, step: str, key: str) -> Finished | None:
-        """The finished step, or None. Trusts what was renamed into place."""
+        """The finished step, or None: also if a file of it is gone or has another size than its record says."""
         path = self.root / step / key
         try:
-            return Finished(path, json.loads((path / RECORD).read_text(encoding="utf-8")))
-        except (FileNotFoundError, NotADirectoryError):
+            record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+            whole = all((path / name).stat().st_size == about["bytes"] for name, about in record["outputs"].items())
+            return Finished(path, record) if whole else None
+        except PermissionError as error:
+            raise EnvironmentFault(f"the store's {error.filename} cannot be read ({error.strerror}); "
+                                   "store.path=DIR moves the store") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        except (OSError, ValueError) as error:
-            raise EnvironmentFault(f"the store's record {path / RECORD} cannot be read ({error}); "
-                                   f"delete {path} and run again") from error
 
     @contextmanager
     def lock(self, name: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -125,6 +131,8 @@ class Store:
             (scratch / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             _settle(scratch)
             final = self.root / step / key
+            if final.exists():  # damaged, or `find` would have returned it
+                shutil.rmtree(final)
             os.rename(scratch, final)
             _flush(final.parent)
             return Finished(final, record)
@@ -140,8 +148,12 @@ def fault(error: Exception, where: Path, remedy: str) -> EnvironmentFault | None
         existing = next(path for path in (where, *where.absolute().parents) if path.exists())
         free = shutil.disk_usage(existing).free / 1e6
         return EnvironmentFault(f"no space left under {where} ({free:.0f} MB free); make room, or {remedy}")
-    if isinstance(error, OSError) and number in REFUSED:
-        return EnvironmentFault(f"cannot write {error.filename or where} ({error.strerror}); {remedy}")
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    place = Path(os.fsdecode(error.filename))
+    ours = place.is_relative_to(where) or where.is_relative_to(place)
+    if ours and (number in REFUSED or (number == errno.ENOENT and not where.exists())):
+        return EnvironmentFault(f"cannot write {place} ({error.strerror}); {remedy}")
     return None
 
 
@@ -169,9 +181,14 @@ def link_tree(source: Path, target: Path) -> None:
             continue
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, place)
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            shutil.copyfile(path, place)
+        link(path, place)
+
+
+def link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file system has none or is another one."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(source, target)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.compositions import tiny_en
 from whisper_factory import clips
-from whisper_factory.errors import EnvironmentFault
+from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.steps import listening
 
 
@@ -22,16 +23,36 @@ def test_a_full_window_has_no_edge_clips() -> None:
 
 
 @pytest.mark.parametrize("max_input_len", [750, 1500])
-def test_edge_clips_end_within_the_last_100_frames(max_input_len: int) -> None:
-    seconds = {clip.name: clip.seconds for clip in clips.bundled("quick")}
+def test_edge_recordings_end_within_the_last_100_frames(max_input_len: int) -> None:
+    seconds = {str(clip.path): clip.seconds for clip in clips.bundled("quick")}
     edge = [request for request in listening.clip_requests(quick(), max_input_len, True) if request["edge"]]
-    assert len(edge) >= 10
+    assert len(edge) == 12
     for request in edge:
-        end = seconds[request["name"]] + request["shift_seconds"]
-        assert max_input_len / 100 - 1.0 <= end <= max_input_len / 100
+        assert len(set(request["paths"])) == len(request["paths"]) == request["name"].count("+") + 1
+        spoken = sum(seconds[str(path)] for path in request["paths"])
+        assert max_input_len / 100 - 1.0 <= spoken + request["shift_seconds"] <= max_input_len / 100
+    assert [len(request["paths"]) > 1 for request in edge] == [False, True] * 6  # by turns
+    assert all(request["shift_seconds"] < max(seconds.values()) for request in edge[1::2])
+    assert len({request["name"] for request in edge}) == 12
+
+
+def test_clips_longer_than_the_engine_accepts_make_no_edge_recording() -> None:
+    requests = listening.clip_requests(quick(), 200, True)
+    assert all(request["seconds"] > 1.0 for request in requests if not request["edge"])
+    assert len([request for request in requests if request["edge"]]) < 12
 
 
 def test_an_engine_that_fails_is_the_environments_fault_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFault, match=r"failed while being validated \(exit code 2\): .*engine") as caught:
-        listening.listen(tmp_path / "absent", [], tmp_path, repeats=1)
+    tiny_en().engine_spec().save(tmp_path)
+    nothing_to_hear: dict[str, Any] = {}
+    with pytest.raises(EnvironmentFault, match=r"failed while being validated \(exit code 1\): .*KeyError") as caught:
+        listening.listen(tmp_path, [nothing_to_hear], tmp_path, repeats=1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_clip_that_cannot_be_read_is_the_users_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_en().engine_spec().save(tmp_path)
+    (tmp_path / "soundfile.py").write_text("raise SystemExit('shadowed by the working directory')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^cannot read the audio file 'absent.wav'"):
+        listening.listen(tmp_path, [{"paths": ["absent.wav"]}], tmp_path, repeats=1)

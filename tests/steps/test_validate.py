@@ -14,14 +14,16 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def test_summary_counts_over_all_clips_and_keeps_edge_clips_apart() -> None:
-    rows = [row(), row(words=30, word_errors=1, tokens=20, token_differences=0, latency_ms=300.0, windows=2),
+    rows = [row(), row(words=25, word_errors=1, tokens=20, token_differences=0, latency_ms=300.0),
+            row(words=5, word_errors=0, tokens=4, token_differences=2, latency_ms=200.0, windows=2),
             row(edge=True, words=10, word_errors=5, tokens=10, token_differences=5, runaway=True, latency_ms=9000.0)]
     summary = validate.summarise(rows, REPORT)
     assert summary["wer"] == 5.0  # 2 errors in 40 words, not the mean of 10 % and 3.3 %
     assert summary["reference_wer"] == 0.0
-    assert summary["token_agreement"] == 0.95
+    assert summary["token_agreement"] == 0.95  # of what fitted in one window
+    assert summary["cut_token_agreement"] == 0.5
     assert (summary["edge_clips"], summary["edge_wer"], summary["edge_token_agreement"]) == (1, 50.0, 0.5)
-    assert (summary["clips"], summary["cut_clips"], summary["runaways"]) == (2, 1, 1)
+    assert (summary["clips"], summary["cut_clips"], summary["runaways"]) == (3, 1, 1)
     assert (summary["latency_ms_mean"], summary["latency_ms_max"]) == (200.0, 300.0)
     assert summary["real_time_factor"] == 0.1
     assert summary["peak_rss_mb"] == 150.0
@@ -37,10 +39,10 @@ def test_gates_are_those_that_are_configured() -> None:
 
 def test_edge_clips_are_gated_apart_and_the_remedy_is_named() -> None:
     summary = validate.summarise([row(token_differences=0), row(edge=True, token_differences=10)], REPORT)
-    gates = validate.judge(summary, {"min_token_agreement": 0.9})
-    assert [gate["passed"] for gate in gates] == [True, False]
+    gates = validate.judge(summary, {"min_token_agreement": 0.9, "min_edge_token_agreement": 0.9, "max_runaways": 0})
+    assert [gate["passed"] for gate in gates] == [True, False, True]
     said = validate.missed({"gates": gates})
-    assert said == "edge_token_agreement is 0.5, wanted at least 0.9 (profile.margin_frames=100 gives the words room)"
+    assert said == f"edge_token_agreement is 0.5, wanted at least 0.9 ({validate.EDGE_REMEDY})"
 
 
 def test_a_missed_upper_limit_says_at_most() -> None:

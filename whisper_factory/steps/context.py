@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Context:
-    """How a step speaks, and where interrupted downloads wait."""
+    """How a step speaks, and where downloads are kept."""
 
     say: Callable[[str], None]
-    partial: Path
+    downloads: Path

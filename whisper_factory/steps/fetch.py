@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from whisper_factory.digest import CHUNK, of_file
 from whisper_factory.errors import UserError
 from whisper_factory.steps.context import Context
+from whisper_factory.store import link
 
 if TYPE_CHECKING:
     from whisper_factory.plan import PlannedStep
@@ -32,6 +33,8 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
         EnvironmentFault: a download that cannot be made.
     """
     (out / "weights").mkdir()
+    name, sha256 = step.params["vocabulary"]
+    _vocabulary(name, sha256, step.hints, out / VOCABULARY, context)  # first: it is small, and may be out of reach
     for name, digests in step.params["files"].items():
         origins, target = step.hints["origins"][name], out / "weights" / name
         if "://" in origins[0]:
@@ -40,13 +43,15 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
             with target.open("wb") as joined:
                 for sha256, origin in zip(digests, origins, strict=True):
                     _append(joined, sha256, Path(origin))
-    name, sha256 = step.params["vocabulary"]
-    _vocabulary(name, sha256, step.hints, out / VOCABULARY, context)
 
 
 def _append(joined: BinaryIO, sha256: str, origin: Path) -> None:
     digest = hashlib.sha256()
-    with origin.open("rb") as part:
+    try:
+        part = origin.open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read '{origin}' ({error.strerror}); check its permissions") from error
+    with part:
         while chunk := part.read(CHUNK):
             digest.update(chunk)
             joined.write(chunk)
@@ -64,7 +69,9 @@ def _obtain(url: str, sha256: str, target: Path, context: Context) -> None:
         context.say(f"{mine.name} is in openai-whisper's cache, copying it")
         shutil.copyfile(mine, target)
     else:
-        download(url, target, sha256, partial_dir=context.partial, say=context.say, hint=HINT)
+        kept = context.downloads / sha256
+        download(url, kept, sha256, partial_dir=context.downloads, say=context.say, hint=HINT)
+        link(kept, target)
 
 
 def _openai_cache() -> Path:

@@ -12,47 +12,73 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from whisper_factory.errors import EnvironmentFault
+from whisper_factory.errors import EnvironmentFault, UserError
 
 LAST_LINES = 5
+# With this process's own search path: `-m` would put the working directory, and what lies there, in front.
+CHILD = "import sys; sys.path[:] = {path!r}; from whisper_factory.measure import main; sys.exit(main())"
 
 
 def clip_requests(clips: list[dict[str, Any]], max_input_len: int, short_window: bool) -> list[dict[str, Any]]:
-    """What the engine is asked to hear: every clip, and for short windows its *edge* copies.
+    """What the engine is asked to hear: every clip, and for short windows *edge* recordings made of them.
 
-    An edge copy is a clip moved right by silence so that it ends 10 to 90 frames before the end of the longest
-    input the engine accepts: the range in which a short window has no silence left after the words.
+    An edge recording is the longest the engine accepts, and its words end 10 to 90 frames before the end of that
+    range, where a short window is weakest. By turns it is one clip after a long silence (on which a window without
+    its end anchor loops), and clips one after the other with what silence remains in front (on which a window
+    without a margin does).
 
     Args:
         clips: path, text, name and seconds of each.
-        max_input_len: the longest clip the engine accepts, in mel frames (100 per second).
+        max_input_len: the longest recording the engine accepts, in mel frames (100 per second).
         short_window: whether the encoder's window is below 3000 frames.
     """
-    requests = [{**clip, "shift_seconds": 0.0, "edge": False} for clip in clips]
+    requests = [{**clip, "paths": [clip["path"]], "shift_seconds": 0.0, "edge": False} for clip in clips]
     if not short_window:
         return requests
     for index, clip in enumerate(clips):
         end = max_input_len / 100 - (0.1 + 0.2 * (index % 5))
-        if clip["seconds"] <= end - 1.0:
-            requests.append({**clip, "shift_seconds": round(end - clip["seconds"], 3), "edge": True})
+        if clip["seconds"] > end:
+            continue
+        joined = _fill(end, [clip, *clips[index + 1 :], *clips[:index]]) if index % 2 else [clip]
+        seconds = sum(part["seconds"] for part in joined)
+        requests.append({
+            "name": "+".join(part["name"] for part in joined), "text": " ".join(part["text"] for part in joined),
+            "paths": [part["path"] for part in joined], "shift_seconds": round(end - seconds, 3), "edge": True,
+        })
     return requests
 
 
+def _fill(room: float, clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first clip, then again and again the longest that still fits."""
+    chosen, room = [clips[0]], room - clips[0]["seconds"]
+    rest = clips[1:]
+    while fitting := [clip for clip in rest if clip["seconds"] <= room]:
+        longest = max(fitting, key=lambda clip: clip["seconds"])
+        rest.remove(longest)
+        chosen.append(longest)
+        room -= longest["seconds"]
+    return chosen
+
+
 def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats: int) -> dict[str, Any]:
-    """Transcribe the clips with `python -m whisper_factory.measure` and return its report.
+    """Transcribe the clips with `whisper_factory.measure` in a child process and return its report.
 
     Raises:
+        UserError: a clip cannot be read.
         EnvironmentFault: the child failed; carries its last lines.
     """
     manifest, report = scratch / "requests.json", scratch / "report.json"
     manifest.write_text(json.dumps({"clips": requests, "options": {}}), encoding="utf-8")
-    command = [sys.executable, "-m", "whisper_factory.measure", str(engine), str(manifest), str(report),
+    command = [sys.executable, "-c", CHILD.format(path=sys.path), str(engine), str(manifest), str(report),
                "--repeats", str(repeats)]
     child = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                            text=True, errors="replace", check=False)
     if child.returncode != 0:
-        lines = " | ".join(child.stdout.strip().splitlines()[-LAST_LINES:])
-        raise EnvironmentFault(f"the engine failed while being validated (exit code {child.returncode}): {lines}")
+        lines = child.stdout.strip().splitlines()[-LAST_LINES:]
+        if child.returncode == UserError.exit_code and lines:  # a clip that cannot be read, say
+            raise UserError(lines[-1].removeprefix("error: "))
+        raise EnvironmentFault(f"the engine failed while being validated (exit code {child.returncode}): "
+                               f"{' | '.join(lines)}")
     data: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     manifest.unlink()
     report.unlink()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # planning lists clips, and must not pay for importing numpy
     from numpy.typing import NDArray
 
 READS = "give a WAV or FLAC file"
+SLOWEST, FASTEST = 2_000, 768_000  # samples per second
 LONGEST = 1 << 40  # frames; what says more says nothing
 
 
@@ -35,6 +36,8 @@ def read_audio(path: Path) -> NDArray[np.float32]:
     audio = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(audio).all():
         raise UserError(f"'{path}' holds samples that are not finite numbers; export it again as 16-bit WAV or FLAC")
+    if not SLOWEST <= rate <= FASTEST:
+        raise UserError(f"'{path}' says it has {rate} samples a second, which is no speech; {READS}")
     if rate != SAMPLE_RATE:
         import soxr
 

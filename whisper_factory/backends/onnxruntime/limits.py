@@ -58,6 +58,6 @@ def check(spec: EngineSpec) -> None:
     if not 0 <= profile.end_anchor <= spec.dimensions.n_audio_ctx:
         raise UserError(f"profile.end_anchor={profile.end_anchor} is not a number of encoder states; "
                         f"choices: 0 (none) to {spec.dimensions.n_audio_ctx}")
-    _check_dimensions(spec)
     if precision.bits:
         block_size(spec.dimensions.n_audio_state)
+    _check_dimensions(spec)

@@ -52,9 +52,9 @@ def open_session(model: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors: warnings about its own optimisations are nothing to a user
+    options.log_severity_level = 4  # what it would print, its exceptions say
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base of their own
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).partition(" onnxruntime::")[0][:200]
         raise UserError(f"'{model}' cannot be opened ({reason}); build the engine again") from error

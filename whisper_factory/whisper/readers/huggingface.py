@@ -101,13 +101,23 @@ def openai_name(name: str) -> str:
 
 def _tensors(path: Path) -> _Renamed:
     places = {}
-    for file in _files(path):
+    for file in _tensor_files(path):
         tensors = Tensors(file)
         places.update({openai_name(name): (tensors, name) for name in tensors})
     return _Renamed(places)
 
 
-def _files(path: Path) -> list[Path]:
+def files(path: Path) -> list[Path]:
+    """Every file of a directory that `read` reads.
+
+    Raises:
+        UserError: it holds no model.safetensors, whole or in shards.
+    """
+    shards = _tensor_files(path)
+    return [path / "config.json", *([] if shards == [path / FILE] else [path / INDEX]), *shards]
+
+
+def _tensor_files(path: Path) -> list[Path]:
     if (path / FILE).is_file():
         return [path / FILE]
     if not (path / INDEX).is_file():

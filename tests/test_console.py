@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from whisper_factory import console
+from whisper_factory.errors import EnvironmentFault, UserError
+
+
+def test_a_chain_that_bites_its_tail_ends() -> None:
+    one, two = ValueError("one"), ValueError("two")
+    one.__cause__, two.__cause__ = two, one
+    assert list(console.chain(one)) == [one, two]
+
+
+def test_the_error_behind_another_is_the_one_that_counts() -> None:
+    outer = RuntimeError("outer")
+    outer.__cause__ = UserError("the user's")
+    assert console.known(outer) is outer.__cause__
+    assert console.known(RuntimeError("ours")) is None
+    assert console.known(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None  # what we lost is our bug
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EISDIR])
+def test_the_machines_trouble_is_exit_4_with_the_file(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    error = OSError(number, os.strerror(number), "some/file")
+    assert console.tell(error) == EnvironmentFault.exit_code
+    assert capsys.readouterr().err.startswith(f"error: 'some/file': {os.strerror(number)}")
+
+
+def test_a_bug_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        raise ZeroDivisionError("in\nlines")
+    assert console.tell(caught.value) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "ZeroDivisionError at test_console.py:" in said
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m whisper_factory model=tiny.en dry_run=true store.path={tmp_path} | true"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False,
+                          cwd=tmp_path)
+    assert done.returncode in (0, console.PIPE_CLOSED)  # the reader may be late
+    assert done.stderr == ""
+
+
+def test_termination_ends_the_measuring_child_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "whisper_factory", "model=tiny.en", f"store.path={tmp_path / 'store'}"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        children: list[str] = []
+        tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None and not children:
+            time.sleep(0.05)
+            children = tasks.read_text().split() if tasks.exists() else []
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == console.TERMINATED
+    assert children
+    assert not Path(f"/proc/{children[0]}").exists()
