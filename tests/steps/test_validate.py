@@ -9,7 +9,8 @@ REPORT = {"load_s": 0.1, "peak_rss_bytes": 150e6, "baseline_rss_bytes": 50e6, "t
 
 def row(**changes: Any) -> dict[str, Any]:
     plain = {"name": "a", "edge": False, "seconds": 2.0, "windows": 1, "latency_ms": 100.0, "words": 10,
-             "word_errors": 1, "reference_word_errors": 0, "tokens": 20, "token_differences": 2, "runaway": False}
+             "word_errors": 1, "reference_word_errors": 0, "tokens": 20, "token_differences": 2, "runaway": False,
+             "reference_runaway": False}
     return {**plain, **changes}
 
 
@@ -48,3 +49,12 @@ def test_edge_clips_are_gated_apart_and_the_remedy_is_named() -> None:
 def test_a_missed_upper_limit_says_at_most() -> None:
     gates = validate.judge(validate.summarise([row()], REPORT), {"max_peak_mb": 100.0})
     assert validate.missed({"gates": gates}) == "peak_rss_mb is 150.0, wanted at most 100.0"
+
+
+def test_a_clip_on_which_the_reference_ran_away_is_no_yardstick() -> None:
+    lost = row(reference_runaway=True, reference_word_errors=90, token_differences=20, word_errors=0)
+    summary = validate.summarise([row(), lost, row(edge=True), {**lost, "edge": True}], REPORT)
+    assert (summary["token_agreement"], summary["edge_token_agreement"]) == (0.9, 0.9)
+    assert summary["wer_increase"] == 10.0  # of the other clip alone
+    assert summary["reference_wer"] == 450.0  # and what the reference did is shown
+    assert summary["reference_runaways"] == 2

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 VERSION = 1
 TRANSCRIPTS = "transcripts.json"
+KEPT = ("text", "tokens", "runaway")
 
 
 def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Write transcripts.json: per clip its text and tokens."""
+    """Write transcripts.json: per clip its text and tokens, and whether even the reference ran away on it."""
     params, scratch = step.params, out / "scratch"
     checkpoint, engine = scratch / "checkpoint", scratch / "engine"
     checkpoint.mkdir(parents=True)
@@ -40,6 +41,6 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
     report = listening.listen(engine, requests, scratch, repeats=1)
     shutil.rmtree(scratch)
-    heard = [{"name": request["name"], "edge": request["edge"], "text": clip["text"], "tokens": clip["tokens"]}
+    heard = [{"name": request["name"], "edge": request["edge"], **{key: clip[key] for key in KEPT}}
              for request, clip in zip(requests, report["clips"], strict=True)]
     (out / TRANSCRIPTS).write_text(json.dumps(heard, indent=1) + "\n", encoding="utf-8")
