@@ -21,7 +21,8 @@ from typing import Any
 
 PRECISIONS = ("float32", "float16", "int8", "int4")
 HEADER = ("model", "profile", "precision", "WER %", "WER %, float32 at 3000 frames", "token agreement %",
-          "the same at the window's edge", "runaways", "RTF", "ms per clip", "engine MB", "peak MB", "convert + build s")
+          "the same at the window's edge", "runaways", "RTF", "ms per clip", "engine MB", "peak MB",
+          "convert + build s")
 
 
 def build(folder: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
