@@ -42,7 +42,7 @@ class Profile:
     max_new_tokens: int
     padding_strategy: PaddingStrategy
     end_anchor: int  # rows of a silent window's last states that are appended below 3000 frames; 0: none
-    margin_frames: int  # frames the encoder's window is longer than max_input_len (0 unless measured to help)
+    margin_frames: int  # by how much the encoder's window is longer than max_input_len (at most 3000 in all)
 
 
 @dataclass(frozen=True)

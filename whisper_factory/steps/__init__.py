@@ -1,7 +1,7 @@
 """The steps: one verb a file, each a function of its parameters and inputs that fills one directory.
 
 Every module here has `VERSION` (raised whenever the same inputs would give other bytes) and
-`run(step, inputs, out, say)`, and imports nothing heavy until it runs.
+`run(step, inputs, out, context)`, and imports nothing heavy until it runs.
 """
 
 from __future__ import annotations

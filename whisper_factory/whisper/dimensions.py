@@ -7,7 +7,6 @@ from dataclasses import dataclass
 SAMPLE_RATE = 16_000
 HOP_LENGTH = 160  # samples per mel frame: 100 frames per second
 N_FFT = 400
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 WINDOW_FRAMES = 3000  # the 30 s window that Whisper was trained on
 VOCABULARIES = (51864, 51865, 51866)  # tokens: English-only, multilingual, and large-v3's with Cantonese
 
