@@ -6,7 +6,6 @@ beside it lets one process download at a time.
 
 from __future__ import annotations
 
-import errno
 import http.client
 import os
 import re
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 from whisper_factory import digest
 from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.store import FULL, flush
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 3  # in a row without a byte gained
@@ -31,7 +31,6 @@ SAY_EVERY = 10.0  # seconds between lines where there is no terminal
 CHUNK = 1 << 18
 SCHEMES = ("http", "https")
 WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Say = Callable[[str], None]
 
@@ -64,7 +63,7 @@ def download(url: str, destination: Path, sha256: str, partial_dir: Path, say: S
             return
         _get_checked(url, partial_dir / f"{sha256}.part", sha256, say, hint)
         os.replace(partial_dir / f"{sha256}.part", destination)
-        _flush(destination.parent)
+        flush(destination.parent)
     finally:
         lock.release()
 
@@ -225,12 +224,3 @@ def _name(url: str) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _flush(directory: Path) -> None:
-    """Make a rename in this directory last."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

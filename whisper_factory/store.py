@@ -134,7 +134,7 @@ class Store:
             if final.exists():  # damaged, or `find` would have returned it
                 shutil.rmtree(final)
             os.rename(scratch, final)
-            _flush(final.parent)
+            flush(final.parent)
             return Finished(final, record)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -161,12 +161,13 @@ def _settle(directory: Path) -> None:
     """Flush every file to disk and make it read-only, so that a rename publishes whole, safe files."""
     for path in directory.rglob("*"):
         if path.is_file():
-            _flush(path)
+            flush(path)
             path.chmod(0o444)
-    _flush(directory)
+    flush(directory)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Force a file, or the names in a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 REPORT = "validation.json"
-EDGE_REMEDY = "words at the end of a short window want profile.end_anchor=50 and profile.margin_frames=100"
+EDGE_REMEDY = "a short window breaks here first; profile.end_anchor=50 and profile.margin_frames=100 protect it"
 
 Row = dict[str, Any]
 
