@@ -20,7 +20,7 @@ from precisions import machine
 
 from tests.compositions import composition
 from whisper_factory import backends, clips, plan
-from whisper_factory.backends.onnxruntime import pack
+from whisper_factory.backends.onnxruntime import head, pack
 from whisper_factory.engine_spec import EngineSpec, Precision
 from whisper_factory.measure import _versions
 from whisper_factory.steps import convert, fetch
@@ -42,7 +42,7 @@ def transcriber(folder: Path, model: str, precision: str, level: int) -> Transcr
     fetch.run(step, {}, fetched, Context(print, folder / "downloads"))
     convert.checkpoint(fetched, step.params["kind"], checkpoint, model, spec.dimensions,
                        Precision(**vars(made.precision)))
-    with mock.patch.object(pack, "ACCURACY_LEVEL", level):
+    with mock.patch.object(pack, "ACCURACY_LEVEL", level), mock.patch.object(head, "ACCURACY_LEVEL", level):
         backends.get("onnxruntime").build(checkpoint, spec, engine, lambda line: None)
     return Transcriber.load(engine)
 
