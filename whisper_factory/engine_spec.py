@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
@@ -20,6 +20,8 @@ LONGEST_PROMPT = 4  # <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
 
 KVMode = Literal["contiguous", "paged"]
 PaddingStrategy = Literal["max", "trim", "nopad"]
+KV_MODES: tuple[str, ...] = get_args(KVMode)
+PADDING_STRATEGIES: tuple[str, ...] = get_args(PaddingStrategy)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, Optional  # OmegaConf reads these annotations: it wants Optional spelled out
 
 from whisper_factory import backends
-from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec, KVCache, Precision, Profile
+from whisper_factory.engine_spec import (
+    KV_MODES,
+    LONGEST_PROMPT,
+    PADDING_STRATEGIES,
+    EngineSpec,
+    KVCache,
+    Precision,
+    Profile,
+)
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import VOCABULARIES, WINDOW_FRAMES, Dimensions
 
@@ -20,8 +28,6 @@ MISSING: Any = "???"
 STOPS = ("fetch", "convert", "build")
 SOURCES = ("auto", "openai", "package", "huggingface", "path")
 BUNDLED = ("none", "quick", "full")
-KV_MODES = ("contiguous", "paged")
-PADDING_STRATEGIES = ("max", "trim", "nopad")
 PRECISION_DTYPES = ("float32", "float16")
 
 

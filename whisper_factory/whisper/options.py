@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_factory.engine_spec import ENGINE_FILE, EngineSpec, PaddingStrategy
+from whisper_factory.engine_spec import ENGINE_FILE, PADDING_STRATEGIES, EngineSpec, PaddingStrategy
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.languages import resolve_language
 from whisper_factory.whisper.tokenizer import TASKS
-
-PADDING_STRATEGIES = ("max", "trim", "nopad")
 
 
 @dataclass(frozen=True)
