@@ -125,7 +125,7 @@ def test_a_loop_is_reported(beams: int) -> None:
     class Parrot(TorchUtterance):
         def decode(self, tokens: np.ndarray) -> np.ndarray:
             logits = super().decode(tokens)
-            logits[:, tokenizer.encode(" again")[0]] += 1000.0
+            logits[:, tokenizer.ranks.rank(b" again")] += 1000.0
             return logits
 
     model = random_model(0)

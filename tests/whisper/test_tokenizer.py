@@ -51,7 +51,7 @@ def test_special_tokens(kind: str) -> None:
     for name in ("eot", "sot", "sot_prev", "sot_lm", "no_speech", "no_timestamps", "transcribe", "translate",
                  "timestamp_begin"):
         assert getattr(mine(kind), name) == getattr(openais(kind), name), name
-    assert mine(kind).encoding.n_vocab == VOCABULARIES[kind]
+    assert len(mine(kind).special) + len(mine(kind).ranks) == VOCABULARIES[kind]
 
 
 def test_language_tokens(kind: str) -> None:
@@ -78,25 +78,22 @@ def test_suppressed_and_blank_tokens(kind: str) -> None:
 
 @pytest.mark.parametrize("text", SENTENCES)
 def test_sentences(kind: str, text: str) -> None:
-    tokens = mine(kind).encode(text)
-    assert tokens == openais(kind).encode(text, disallowed_special=())
-    assert mine(kind).decode(tokens) == text
+    assert mine(kind).decode(openais(kind).encode(text, disallowed_special=())) == text
 
 
 @given(st.text())
 @settings(deadline=None)
 def test_any_text_comes_back(text: str) -> None:
     for kind in VOCABULARIES:
-        tokens = mine(kind).encode(text)
-        assert tokens == openais(kind).encode(text, disallowed_special=())
-        assert mine(kind).decode(tokens) == text
+        assert mine(kind).decode(openais(kind).encode(text, disallowed_special=())) == text
 
 
 def test_decode_drops_special_tokens_and_replaces_broken_characters(kind: str) -> None:
     tokenizer = mine(kind)
-    said = [tokenizer.sot, *tokenizer.encode(" hello"), tokenizer.timestamp_begin + 50, tokenizer.eot]
+    said = [tokenizer.sot, *openais(kind).encode(" hello"), tokenizer.timestamp_begin + 50, tokenizer.eot]
     assert tokenizer.decode(said) == " hello"
-    assert tokenizer.decode(tokenizer.encode("雪")[:1]) == openais(kind).decode(tokenizer.encode("雪")[:1])
+    half = openais(kind).encode("雪")[:1]
+    assert tokenizer.decode(half) == openais(kind).decode(half)
 
 
 @pytest.mark.parametrize("task", ["transcribe", "translate"])
@@ -155,9 +152,9 @@ def refuse(*_): raise AssertionError("a connection")
 socket.socket.connect = socket.getaddrinfo = refuse
 from tests.tiny_model import tiny_dimensions
 from whisper_factory.whisper.tokenizer import Tokenizer
-assert "tiktoken" not in sys.modules
 tokenizer = Tokenizer.load(Path(sys.argv[1]), tiny_dimensions())
-assert tokenizer.decode(tokenizer.encode("hello")) == "hello"
+assert tokenizer.decode([31373]) == "hello"
+assert not {"tiktoken", "regex"} & set(sys.modules)
 """
     home = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "TIKTOKEN_CACHE_DIR", "XDG_CACHE_HOME")}
     command = [sys.executable, "-B", "-c", program, str(ASSETS / "gpt2.tiktoken")]

@@ -1,7 +1,7 @@
-"""Text to Whisper's tokens and back, the prompts, and what the decoder may never say.
+"""Whisper's tokens to text, the prompts, and what the decoder may never say.
 
-The regular expression, the order of the special tokens and the suppressed symbols are OpenAI's
-(whisper/tokenizer.py); the text vocabulary comes from a rank file. Nothing is downloaded or cached.
+The order of the special tokens and the suppressed symbols are OpenAI's (whisper/tokenizer.py); the text vocabulary
+comes from a rank file. Nothing is downloaded or cached.
 """
 
 from __future__ import annotations
@@ -10,21 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import Dimensions
 from whisper_factory.whisper.languages import LANGUAGES, resolve_language
-from whisper_factory.whisper.vocabulary import read_rank_file
-
-if TYPE_CHECKING:
-    import tiktoken
+from whisper_factory.whisper.vocabulary import RankFile
 
 TASKS = ("transcribe", "translate")
 TIMESTAMPS = 1501  # <|0.00|> to <|30.00|> in steps of 20 ms
-
-# GPT-2's pattern: contractions; words, numbers and signs with the space before them; other white space.
-PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 # Signs of speaker tags, captions and markup. A sign that takes several tokens is let through, except music
 # notes: their first token begins only signs of U+2640 to U+267F.
@@ -40,7 +33,7 @@ NOTES = "♩♪♫♬♭♮♯"
 class Tokenizer:
     """The tokens of one model. Build it with `Tokenizer.load`."""
 
-    encoding: tiktoken.Encoding
+    ranks: RankFile
     special: dict[str, int]  # name -> id, the timestamps too
     is_multilingual: bool
     num_languages: int
@@ -52,19 +45,14 @@ class Tokenizer:
         Raises:
             UserError: the rank file is missing, malformed, or of another size than the model's vocabulary.
         """
-        import tiktoken
-
-        ranks = read_rank_file(path)
+        ranks = RankFile(path)
         names = _special_names(dimensions.num_languages)
         size = len(ranks) + len(names)
         if size != dimensions.n_vocab:
             raise UserError(f"'{path}' makes a vocabulary of {size} tokens, the model has {dimensions.n_vocab}; "
                             "multilingual models need OpenAI's multilingual.tiktoken, .en models gpt2.tiktoken")
         special = {name: len(ranks) + place for place, name in enumerate(names)}
-        encoding = tiktoken.Encoding(
-            path.name, pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=special, explicit_n_vocab=size
-        )
-        return cls(encoding, special, dimensions.is_multilingual, dimensions.num_languages)
+        return cls(ranks, special, dimensions.is_multilingual, dimensions.num_languages)
 
     @property
     def eot(self) -> int:
@@ -140,28 +128,22 @@ class Tokenizer:
     @cached_property
     def suppressed_tokens(self) -> tuple[int, ...]:
         """Tokens that are never said: signs that are not speech, and special tokens that are not answers."""
-        found = {self.encode(" -")[0], self.encode(" '")[0]}  # inside a word both are welcome
-        for sign in (*SIGNS, *NOTES):
-            for tokens in (self.encode(sign), self.encode(" " + sign)):
-                if len(tokens) == 1 or sign in NOTES:
-                    found.add(tokens[0])
-        never = (self.transcribe, self.translate, self.sot, self.sot_prev, self.sot_lm, self.no_speech)
-        return tuple(sorted(found.union(never)))
+        found = {self.ranks.rank(b" -"), self.ranks.rank(b" '")}  # inside a word both are welcome
+        for sign in SIGNS:
+            found |= {self.ranks.rank(sign.encode()), self.ranks.rank(f" {sign}".encode())}
+        for note in NOTES:
+            found |= {self.ranks.merge(note.encode())[0], self.ranks.merge(f" {note}".encode())[0]}
+        found |= {self.transcribe, self.translate, self.sot, self.sot_prev, self.sot_lm, self.no_speech}
+        return tuple(sorted(token for token in found if token is not None))
 
     @cached_property
     def blank_tokens(self) -> tuple[int, ...]:
         """Tokens that may not come first: a lone space, and the end."""
-        return (*self.encode(" "), self.eot)
-
-    def encode(self, text: str) -> list[int]:
-        """Tokens of plain text; a special token's name in it is text too."""
-        tokens: list[int] = self.encoding.encode_ordinary(text)
-        return tokens
+        return (*self.ranks.merge(b" "), self.eot)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of tokens; special tokens and timestamps are dropped, broken UTF-8 is replaced."""
-        text: str = self.encoding.decode([int(token) for token in tokens if token < self.eot])
-        return text
+        return b"".join(self.ranks.token(token) for token in tokens if token < self.eot).decode("utf-8", "replace")
 
 
 def _special_names(num_languages: int) -> list[str]:

@@ -95,6 +95,7 @@ class Transcriber:
         place = engine_directory(directory)
         spec = EngineSpec.load(place)
         tokenizer = Tokenizer.load(place / VOCABULARY_FILE, spec.dimensions)
+        _ = tokenizer.suppressed_tokens, tokenizer.blank_tokens  # looked up now, not while someone waits
         return cls(backends.load(place, threads), tokenizer)
 
     def transcribe(
