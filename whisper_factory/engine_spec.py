@@ -49,10 +49,11 @@ class Profile:
 
 @dataclass(frozen=True)
 class KVCache:
-    """Contiguous: allocated whole at load. Paged: grows by `tokens_per_page` tokens."""
+    """Contiguous: allocated whole at load. Paged: grows by `tokens_per_page` tokens, from a pool of `max_pages`."""
 
     mode: KVMode
     tokens_per_page: int
+    max_pages: int | None = None  # of one sequence each; None or 0: enough for all at their longest
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ import dataclasses
 import importlib
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from whisper_factory import console
+from whisper_factory import console, resident
 from whisper_factory.errors import UserError, choices
 
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: int | None) -> dict[str, Any]:
     """Load the engine, transcribe the manifest's clips, and return the report."""
+    from whisper_factory import backends
     from whisper_factory.engine_spec import EngineSpec
     from whisper_factory.whisper.options import check, engine_directory
     from whisper_factory.whisper.transcribe import Transcriber
@@ -86,11 +86,12 @@ def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: i
     options = _options(manifest)
     check(options, spec)
     clips = [_clip(entry) for entry in manifest["clips"]]
-    importlib.import_module(spec.backend)  # a backend's name is that of its library: it belongs to the baseline
-    baseline = _resident_bytes()
+    for library in backends.get(spec.backend).LIBRARIES:
+        importlib.import_module(library)  # they belong to the baseline
+    baseline = resident.now()
     start = time.perf_counter()
     transcriber = Transcriber.load(engine_dir, threads)
-    load_s, loaded = time.perf_counter() - start, _resident_bytes()
+    load_s, loaded = time.perf_counter() - start, resident.now()
     transcriber.transcribe(clips[:1], options)  # warm-up
     timed = _timed_batch if manifest.get("batch") else _timed_one_by_one
     transcripts, latencies = timed(transcriber, clips, options, repeats)
@@ -98,7 +99,7 @@ def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: i
     return {
         "clips": [_row(*pair) for pair in zip(transcripts, latencies, strict=True)],
         "load_s": load_s, "audio_s": audio_s, "real_time_factor": busy / audio_s,
-        "baseline_rss_bytes": baseline, "loaded_rss_bytes": loaded, "peak_rss_bytes": _peak_bytes(),
+        "baseline_rss_bytes": baseline, "loaded_rss_bytes": loaded, "peak_rss_bytes": resident.peak(),
         "versions": _versions(spec.backend), "threads": transcriber.engine.threads,
     }
 
@@ -160,23 +161,6 @@ def _row(transcript: Transcript, latency: float) -> dict[str, Any]:
         "windows": len(transcript.windows), "seams": transcript.seams, "seconds": transcript.seconds,
         "latency_s": latency, "timings": dataclasses.asdict(transcript.timings), "warnings": transcript.warnings,
     }
-
-
-def _peak_bytes() -> int:
-    """Peak resident memory of this process (VmHWM; unlike ru_maxrss it does not start at the parent's)."""
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _resident_bytes() -> int:
-    return _status("VmRSS") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _status(name: str) -> int:
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def _versions(backend: str) -> dict[str, str]:

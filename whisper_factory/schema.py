@@ -89,6 +89,7 @@ class ProfileConfig:
 class KVCacheConfig:
     mode: str = MISSING
     tokens_per_page: int = MISSING
+    max_pages: Optional[int] = None  # null: enough for every sequence at its longest
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper_factory.whisper.beam import Search, most_probable
+from whisper_factory.whisper.beam import Beams, most_probable
 
 EOT = 9
 
@@ -54,7 +54,7 @@ def test_choosing_costs_little_beside_decoding() -> None:
 
 
 def test_beams_keep_the_best_and_set_aside_what_ended() -> None:
-    search = Search(2, EOT)
+    search = Beams(2, EOT)
     assert search.advance(np.asarray([[1, 2, 3]]), scores([[-1, -2, -3]])) == [0, 0]
     assert search.beams == [(1,), (2,)]
     kept = search.advance(np.asarray([[EOT, 4, 5], [EOT, 6, 7]]), scores([[-0.1, -3, -4], [-0.2, -0.3, -9]]))
@@ -67,7 +67,7 @@ def test_beams_keep_the_best_and_set_aside_what_ended() -> None:
 
 
 def test_an_end_ranked_below_the_last_beam_is_not_kept() -> None:
-    search = Search(1, EOT)
+    search = Beams(1, EOT)
     search.advance(np.asarray([[1, 2]]), scores([[-1, -2]]))
     search.advance(np.asarray([[3, EOT]]), scores([[-1, -2]]))
     assert not search.complete
@@ -76,7 +76,7 @@ def test_an_end_ranked_below_the_last_beam_is_not_kept() -> None:
 
 def test_longer_sequences_are_not_punished() -> None:
     """The score is divided by the length: -3 over 4 tokens beats -1 over 1."""
-    search = Search(2, EOT)
+    search = Beams(2, EOT)
     search.advance(np.asarray([[1, 2, 3]]), scores([[-0.9, -1.0, -9]]))
     search.advance(np.asarray([[EOT, 4, 5], [6, 7, 8]]), scores([[-0.1, -0.2, -9], [-9, -9, -9]]))
     assert search.result().tokens == [1, 4]  # unfinished, -1.1 / 2 against -1.0 / 1
@@ -84,6 +84,6 @@ def test_longer_sequences_are_not_punished() -> None:
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_ties_go_to_the_first(width: int) -> None:
-    search = Search(width, EOT)
+    search = Beams(width, EOT)
     assert search.advance(np.arange(width + 1)[None], np.full((1, width + 1), -1, np.float32)) == [0] * width
     assert search.beams == [(token,) for token in range(width)]

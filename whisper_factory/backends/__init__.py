@@ -19,7 +19,8 @@ class Utterance(Protocol):
     """A batch of encoded windows being decoded: their cross-attention KV and the growing self-attention KV.
 
     Rows are sequences. After `Engine.encode` there is one row per window; `select` repeats, reorders or
-    drops rows (beams of one window stay adjacent). All rows have the same length.
+    drops rows (beams of one window stay adjacent). All rows have the same length. Where memory for sequences is
+    short, `room` says how many windows can go on, and `split` lets the others wait.
     """
 
     length: int  # tokens decoded so far, in every row
@@ -36,12 +37,18 @@ class Utterance(Protocol):
     def rewind(self) -> None:
         """Forget every token: back to length 0, the cross-attention KV kept."""
 
+    def room(self, new: int, beams: int) -> int:
+        """How many windows, from the first on, can be decoded for `new` more tokens in `beams` rows each."""
+
+    def split(self, windows: int) -> Utterance:
+        """Leave all but the first `windows` windows, with their past, to an utterance of its own."""
+
     def close(self) -> None:
         """Give the KV cache's memory back (what that means is the KV mode's business)."""
 
 
 class Engine(Protocol):
-    """A loaded engine. One utterance at a time."""
+    """A loaded engine. One batch at a time: `encode` closes what is left of the one before."""
 
     spec: EngineSpec
     threads: int  # that one operator may use
@@ -57,6 +64,7 @@ class Backend(Protocol):
     """What a backend's package offers as module-level names."""
 
     VERSION: int  # raised whenever the same inputs would give other bytes
+    LIBRARIES: tuple[str, ...]  # modules that running an engine imports
 
     def tools(self) -> dict[str, str]:
         """Versions of the installed packages that shape the engine's bytes; must not import them.

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.whisper.greedy import Sequenced, Suppression, rows_to_keep
-
-if TYPE_CHECKING:
-    from whisper_factory.backends import Utterance
+from whisper_factory.whisper.search import Sequenced
 
 GROUPS = 512
 
 
-class Search:
+class Beams:
     """The beams of one window."""
 
     def __init__(self, width: int, eot: int) -> None:
@@ -70,45 +66,38 @@ class Search:
         return max(candidates, key=lambda sequence: sequence.sum_logprob / len(sequence.tokens))
 
 
-def beam_search(
-    utterance: Utterance,
-    prompts: NDArray[np.int64],
-    rules: Suppression,
-    eot: int,
-    limits: Sequence[int],
-    width: int,
-) -> list[Sequenced]:
-    """Search for the most probable sequences, `width` at a time in each window.
+class BeamSearch:
+    """`width` sequences a window. See `search.Search`.
 
     The prompt is decoded once a window, and the rows become `width` a window after it: OpenAI decodes it `width`
     times, with the same logits each time.
-
-    Args:
-        prompts: [windows, length].
-        limits: the most tokens of each window, 1 or more.
     """
-    searches = [Search(width, eot) for _ in prompts]
-    results: dict[int, Sequenced] = {}
-    live = list(range(len(prompts)))
-    feed, rows, steps = prompts, 1, 0
-    while True:
-        logits = utterance.decode(feed)
-        rules.apply(logits, first=steps == 0)
-        tokens, logprobs = most_probable(logits, width + 1)
-        steps += 1
-        sources = []
-        for place, window in enumerate(live):
-            own = slice(place * rows, (place + 1) * rows)
-            kept = searches[window].advance(tokens[own], logprobs[own])
-            sources.append([place * rows + source for source in kept])
-            if window not in results and (searches[window].complete or steps >= limits[window]):
-                results[window] = searches[window].result()
-        if len(results) == len(prompts):
-            return [results[window] for window in range(len(prompts))]
-        stay = rows_to_keep(np.asarray([window in results for window in live]))
-        utterance.select(np.asarray([row for place in stay for row in sources[place]], np.int64))
-        live, rows = [live[place] for place in stay], width
-        feed = np.asarray([[beam[-1]] for window in live for beam in searches[window].beams], np.int64)
+
+    def __init__(self, width: int, eot: int, limits: Sequence[int]) -> None:
+        """
+        Args:
+            limits: the most tokens of each window, 1 or more.
+        """
+        self.width = width
+        self.over = np.zeros(len(limits), np.bool_)
+        self._beams = [Beams(width, eot) for _ in limits]
+        self._steps = np.zeros(len(limits), np.int64)
+        self._results: dict[int, Sequenced] = {}
+        self._limits = limits
+
+    def choose(self, window: int, logits: NDArray[np.float32]) -> tuple[list[int], list[int]]:
+        """Its best extensions."""
+        beams = self._beams[window]
+        sources = beams.advance(*most_probable(logits, self.width + 1))
+        self._steps[window] += 1
+        if not self.over[window] and (beams.complete or self._steps[window] >= self._limits[window]):
+            self._results[window] = beams.result()
+            self.over[window] = True
+        return sources, [tokens[-1] for tokens in beams.beams]
+
+    def results(self) -> list[Sequenced]:
+        """What was found, of every window."""
+        return [self._results[window] for window in range(len(self._limits))]
 
 
 def most_probable(logits: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

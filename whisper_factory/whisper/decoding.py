@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whisper_factory.whisper import runaway
-from whisper_factory.whisper.beam import beam_search
-from whisper_factory.whisper.greedy import Suppression, greedy
+from whisper_factory.whisper import runaway, search
+from whisper_factory.whisper.beam import BeamSearch
+from whisper_factory.whisper.greedy import Greedy
 
 if TYPE_CHECKING:
     from whisper_factory.backends import Utterance
@@ -53,7 +53,7 @@ def decode(
     budgets: Sequence[int],
     num_beams: int = 1,
 ) -> list[Decoded]:
-    """Decode the windows of a fresh utterance.
+    """Decode the windows of a fresh utterance, and close it.
 
     Args:
         prompts: of each window, all of one length.
@@ -64,16 +64,15 @@ def decode(
 
     Returns:
         One result a window.
+
+    Raises:
+        UserError: the engine's memory for sequences is full, and none of them can go on.
     """
     limits = [min(max_new_tokens, budget) for budget in budgets]
-    start = np.asarray(prompts, np.int64)
-    rules = Suppression(tokenizer)
-    if num_beams == 1:
-        found = greedy(utterance, start, rules, tokenizer.eot, limits)
-    else:
-        found = beam_search(utterance, start, rules, tokenizer.eot, limits, num_beams)
+    how = Greedy(tokenizer.eot, limits) if num_beams == 1 else BeamSearch(num_beams, tokenizer.eot, limits)
+    search.run(utterance, np.asarray(prompts, np.int64), search.Suppression(tokenizer), how)
     results = []
-    for sequence, language, limit in zip(found, languages, limits, strict=True):
+    for sequence, language, limit in zip(how.results(), languages, limits, strict=True):
         text = tokenizer.decode(sequence.tokens).strip()
         stopped: Stop = "eot" if sequence.ended else "length" if limit == max_new_tokens else "budget"
         results.append(Decoded(

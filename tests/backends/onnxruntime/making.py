@@ -28,11 +28,11 @@ def make_checkpoint(directory: Path, weights: Weights, precision: str) -> Path:
 
 
 def make_spec(dimensions: Dimensions, precision: str = "float32", mode: str = "contiguous", page: int = 64,
-              **profile: Any) -> EngineSpec:
+              pages: int | None = None, **profile: Any) -> EngineSpec:
     """A batch of 3 windows by 3 beams, 30 s long, but what is changed."""
     plain = {"name": "test", "max_batch_size": 3, "max_beam_width": 3, "max_input_len": 3000, "max_new_tokens": 40,
              "padding_strategy": "max", "end_anchor": 50, "margin_frames": 0}
-    cache = KVCache(mode, page)  # type: ignore[arg-type]
+    cache = KVCache(mode, page, pages)  # type: ignore[arg-type]
     return EngineSpec("test", "onnxruntime", dimensions, PRECISIONS[precision], Profile(**{**plain, **profile}), cache)
 
 

@@ -1,4 +1,4 @@
-"""KV memory against plain arrays, in both modes."""
+"""KV memory against plain arrays, in both modes, and what the system says of it."""
 
 from __future__ import annotations
 
@@ -9,55 +9,125 @@ from hypothesis import strategies as st
 
 from tests.backends.onnxruntime.making import make_spec
 from tests.tiny_model import tiny_dimensions
-from whisper_factory.backends.onnxruntime.kvcache import KVMemory
+from whisper_factory import resident
+from whisper_factory.backends.onnxruntime import sizes
+from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
+from whisper_factory.errors import UserError
 
-Action = tuple[str, list[int]]
+Action = tuple[str, int]
 SIZES = tiny_dimensions(n_text_layer=1, n_text_state=16, n_audio_state=16)  # heads of 8
-actions = st.lists(st.one_of(st.just(("token", [])), st.tuples(st.just("rows"), st.lists(st.integers(0, 99), min_size=1,
-                                                                                          max_size=9))), max_size=25)
+actions = st.lists(st.tuples(st.sampled_from(["token", "token", "rows", "split", "close"]), st.integers(0, 999)),
+                   max_size=30)
+
+
+class Plain:
+    """What a block should hold: keys and values as arrays [2, rows, heads, tokens, head size]."""
+
+    def __init__(self, block: KVBlock, past: np.ndarray, cross: np.ndarray) -> None:
+        self.block, self.past, self.cross = block, past, cross
+
+    @property
+    def length(self) -> int:
+        return int(self.past.shape[3])
+
+    def check(self) -> None:
+        assert np.array_equal(np.stack([tensor[:, :, : self.length] for tensor in self.block.past]), self.past)
+        assert np.array_equal(np.stack(self.block.cross), self.cross)
+
+
+def act(parts: list[Plain], action: str, number: int, rng: np.random.Generator) -> None:
+    """One step on one part, and on the arrays."""
+    part = parts[number % len(parts)]
+    block, beams = part.block, part.block.rows // part.block.windows
+    if action == "token" and part.length < 44:
+        block.reserve(part.length + 1)
+        new = rng.standard_normal((2, block.rows, 2, 1, 8), dtype=np.float32)
+        for tensor, values in zip(block.past, new, strict=True):
+            tensor[:, :, part.length : part.length + 1] = values
+        part.past = np.concatenate([part.past, new], axis=3)
+    elif action == "rows":
+        chosen = rng.permutation(block.windows)[: 1 + number % block.windows]
+        wide = 1 + number % 3
+        rows = (beams * chosen[:, None] + rng.integers(0, beams, (len(chosen), wide))).ravel()
+        block.select_rows(rows, part.length)
+        block.select_windows(chosen)
+        part.past, part.cross = part.past[:, rows], part.cross[:, chosen]
+    elif action == "split" and block.windows > 1:
+        first = 1 + number % (block.windows - 1)
+        parts.append(Plain(block.split(first, part.length), part.past[:, first * beams :], part.cross[:, first:]))
+        part.past, part.cross = part.past[:, : first * beams], part.cross[:, :first]
+    elif action == "close" and len(parts) > 1:
+        block.close()
+        parts.remove(part)
 
 
 @pytest.mark.parametrize("mode", ["contiguous", "paged"])
 @given(todo=actions)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_rows_keep_their_past(mode: str, todo: list[Action]) -> None:
-    memory = KVMemory(make_spec(SIZES, mode=mode, page=3))
-    tensors, length = memory.self_kv(2), 0
-    plain = np.zeros((2, 2, 2, 0, 8), np.float32)  # keys and values, rows, heads, tokens, head size
-    rng = np.random.default_rng(0)
-    for action, numbers in todo:
-        rows = len(tensors[0])
-        if action == "token":
-            memory.reserve(tensors, length, length + 1)
-            new = rng.standard_normal((2, rows, 2, 1, 8), dtype=np.float32)
-            for tensor, part in zip(tensors, new, strict=True):
-                tensor[:, :, length : length + 1] = part
-            plain, length = np.concatenate([plain, new], axis=3), length + 1
-        else:
-            chosen = np.array(numbers) % rows
-            memory.select_rows(tensors, chosen, length)
-            plain = plain[:, chosen]
-        assert np.array_equal(np.stack([tensor[:, :, :length] for tensor in tensors]), plain)
+    """Whatever is appended, reordered, branched, dropped, split off and closed, in whatever order."""
+    spec = make_spec(SIZES, mode=mode, page=3)
+    memory, rng = KVMemory(spec), np.random.default_rng(0)
+    block = memory.open(3, 7)
+    cross = rng.standard_normal((2, 3, 2, 7, 8), dtype=np.float32)
+    for tensor, values in zip(block.cross, cross, strict=True):
+        tensor[:] = values
+    parts = [Plain(block, np.zeros((2, 3, 2, 0, 8), np.float32), cross)]
+    for action, number in todo:
+        act(parts, action, number, rng)
+        for part in parts:
+            part.check()
+        used = sum(part.block.rows * sizes.pages(spec, part.length) for part in parts)
+        assert memory.pages_in_use == used <= memory.most_pages <= sizes.most_pages(spec) == memory.max_pages
+    for part in parts:
+        part.block.close()
+        part.block.close()
+    assert memory.pages_in_use == 0
 
 
-@pytest.mark.parametrize("mode", ["contiguous", "paged"])
-@pytest.mark.parametrize("windows", [[1], [0, 2], [2, 0, 1], [0, 1, 2]])
-def test_windows_are_selected(mode: str, windows: list[int]) -> None:
-    memory = KVMemory(make_spec(SIZES, mode=mode))
-    tensors = memory.cross_kv(3, 7)
-    for tensor in tensors:
-        tensor[:] = np.random.default_rng(1).standard_normal(tensor.shape)
-    before = [tensor.copy() for tensor in tensors]
-    moved = memory.select_windows(tensors, np.array(windows))
-    assert moved == (windows != [0, 1, 2])
-    for old, new in zip(before, tensors, strict=True):
-        assert np.array_equal(new, old[windows])
+def test_room_is_what_the_pool_can_give() -> None:
+    memory = KVMemory(make_spec(SIZES, mode="paged", page=4, pages=9))
+    block = memory.open(3, 5)
+    assert [block.room(*asked) for asked in ((4, 1), (5, 1), (4, 3), (9, 1), (13, 1), (12, 3))] == [3, 3, 3, 3, 2, 1]
+    block.reserve(4)
+    assert [block.room(*asked) for asked in ((4, 1), (8, 1), (8, 2), (4, 3), (8, 3), (44, 1))] == [3, 3, 2, 3, 1, 0]
+    with pytest.raises(UserError, match=r"3 of 9 pages \(kv_cache.max_pages\) are in use, 30 more are needed"):
+        block.reserve(44)
+    assert memory.pages_in_use == 3
 
 
-def test_contiguous_is_allocated_whole_and_paged_is_not() -> None:
-    sizes = {}
-    for mode in ("contiguous", "paged"):
-        memory = KVMemory(make_spec(SIZES, mode=mode, page=4))
-        tensors = memory.self_kv(1)
-        sizes[mode] = tensors[0].base.nbytes if tensors[0].base is not None else tensors[0].nbytes
-    assert sizes == {"contiguous": 9 * 2 * 44 * 8 * 4, "paged": 1 * 2 * 4 * 8 * 4}
+def test_contiguous_memory_is_there_from_the_start_and_paged_when_it_is_written() -> None:
+    """By the system's own count, in bytes: sizes.py says how many."""
+    spec = {"max_batch_size": 8, "max_beam_width": 4, "max_new_tokens": 444, "max_input_len": 1000}
+    dimensions = tiny_dimensions()
+    before = resident.now()
+    contiguous = KVMemory(make_spec(dimensions, **spec))
+    whole = sizes.self_kv_bytes(contiguous.spec) + sizes.cross_kv_bytes(contiguous.spec, 8, 550)
+    assert resident.now() - before == pytest.approx(whole, abs=1e6)
+    assert whole == 4 * 128 * 4 * (32 * 448 + 8 * 550)
+    del contiguous
+
+    before = resident.now()
+    paged = KVMemory(make_spec(dimensions, mode="paged", **spec))
+    assert resident.now() - before < 1e6
+    block = paged.open(8, 550)
+    block.select_rows(np.repeat(np.arange(8), 4), 0)
+    block.reserve(256)
+    for tensor in block.past:
+        tensor[:, :, :256] = 1.0
+    for tensor in block.cross:
+        tensor[:] = 1.0
+    used = 4 * 128 * 4 * (32 * 256 + 8 * 550)
+    assert resident.now() - before == pytest.approx(used, abs=1e6)
+    other = block.split(4, 256)
+    block.close()
+    assert resident.now() - before == pytest.approx(used / 2, abs=1e6)
+    other.close()
+    assert resident.now() - before < 1e6
+
+
+def test_pages_are_whole_pages_of_the_systems() -> None:
+    """With the released models' heads of 64 and pages of 64 tokens, each page of a head is 16 KiB, on its own."""
+    for page in (16, 64):
+        spec = make_spec(tiny_dimensions(), mode="paged", page=page)
+        assert sizes.page_tokens(spec) * 64 * 4 % 4096 == sizes.capacity(spec) * 64 * 4 % 4096 == 0

@@ -72,7 +72,7 @@ def test_batch_equals_singles(engines: Lookup, precision: str) -> None:
 
 
 def addresses(utterance: OnnxRuntimeUtterance) -> list[int]:
-    return [tensor.ctypes.data for tensor in utterance._self]
+    return [tensor.ctypes.data for tensor in utterance._block.past]
 
 
 def test_past_is_updated_in_place(engines: Lookup) -> None:
@@ -80,16 +80,16 @@ def test_past_is_updated_in_place(engines: Lookup) -> None:
     utterance = onnxruntime.load(engines("float32")).encode(windows(2, 50))
     utterance.decode(prompts(2))
     where = addresses(utterance)
-    for tensor in utterance._self:
+    for tensor in utterance._block.past:
         tensor[:, :, 2:] = np.nan  # beyond what is in use: neither read nor copied
-    before = [tensor.copy() for tensor in utterance._self]
+    before = [tensor.copy() for tensor in utterance._block.past]
     for length in (3, 4):
         assert np.isfinite(utterance.decode(np.array([[100], [200]]))).all()
-        for old, new in zip(before, utterance._self, strict=True):
+        for old, new in zip(before, utterance._block.past, strict=True):
             assert np.array_equal(old[:, :, : length - 1], new[:, :, : length - 1])
             assert np.isfinite(new[:, :, length - 1]).all()
             assert np.isnan(new[:, :, length:]).all()
-        before = [tensor.copy() for tensor in utterance._self]
+        before = [tensor.copy() for tensor in utterance._block.past]
     assert addresses(utterance) == where
 
 
@@ -108,7 +108,7 @@ def test_time_of_a_token_does_not_grow_with_the_capacity(tmp_path: Path) -> None
             start = time.perf_counter()
             utterance.decode(np.ones((32, 1), np.int64))
             times.append(time.perf_counter() - start)
-        assert utterance._self[0].shape[2] == new_tokens + 4
+        assert utterance._block.past[0].shape[2] == new_tokens + 4
         fastest[new_tokens] = min(times)
     assert fastest[444] < 3 * fastest[20]
 
@@ -116,26 +116,85 @@ def test_time_of_a_token_does_not_grow_with_the_capacity(tmp_path: Path) -> None
 def test_contiguous_memory_is_taken_once(engines: Lookup) -> None:
     engine = onnxruntime.load(engines("float32"))
     first = engine.encode(windows(3, 60))
-    where = addresses(first), [tensor.ctypes.data for tensor in first._cross]
+    where = addresses(first), [tensor.ctypes.data for tensor in first._block.cross]
     first.decode(prompts(3))
     first.select(np.array([0, 0, 2, 2]))
-    assert (addresses(first), [tensor.ctypes.data for tensor in first._cross]) == where
+    assert (addresses(first), [tensor.ctypes.data for tensor in first._block.cross]) == where
     second = engine.encode(windows(1, 30))
-    assert (addresses(second), [tensor.ctypes.data for tensor in second._cross]) == where
+    assert (addresses(second), [tensor.ctypes.data for tensor in second._block.cross]) == where
 
 
 def test_paged_memory_grows_by_a_page(engines: Lookup, tmp_path: Path) -> None:
     engine = onnxruntime.load(respecified(engines("float32"), tmp_path / "engine", mode="paged", page=4))
-    utterance = engine.encode(windows(1, 60))
-    assert utterance._cross[0].shape == (1, 2, 30 + 50, 64)
-    capacities = []
+    utterance = engine.encode(windows(2, 60))
+    assert utterance._block.cross[0].shape == (2, 2, 30 + 50, 64)
+    where, pages = addresses(utterance), []
     for _ in range(44):
-        utterance.decode(np.ones((1, 1), np.int64))
-        capacities.append(utterance._self[0].shape[2])
-    assert capacities == [4 * (1 + length // 4) for length in range(44)]
+        utterance.decode(np.ones((2, 1), np.int64))
+        pages.append(engine.memory.pages_in_use)
+    assert pages == [2 * (1 + length // 4) for length in range(44)]
+    assert addresses(utterance) == where, "the past never moves"
     utterance.close()
-    assert not utterance._self
-    assert not utterance._cross
+    assert engine.memory.pages_in_use == 0
+    assert not utterance.rows
+
+
+def test_a_full_pool_is_told_and_harms_nothing(engines: Lookup, tmp_path: Path) -> None:
+    """Neither the utterance, which can go on when there is room again, nor the engine."""
+    directory = respecified(engines("float32"), tmp_path / "engine", mode="paged", page=4, pages=9)
+    engine, mel = onnxruntime.load(directory), windows(3, 60)
+    plenty = onnxruntime.load(engines("float32")).encode(mel)
+    utterance = engine.encode(mel)
+    fed = np.random.default_rng(0).integers(0, 50000, (13, 3, 1))
+    for tokens in fed[:12]:
+        utterance.decode(tokens)
+    assert [utterance.room(new, beams) for new, beams in ((1, 1), (0, 1), (0, 2))] == [0, 3, 0]
+    with pytest.raises(UserError, match=r"the KV cache is full: 9 of 9 pages .* 3 more are needed.*\(99 are enough"):
+        utterance.decode(fed[12])
+    with pytest.raises(UserError, match="the KV cache is full"):
+        utterance.select(np.array([0, 0, 1, 1, 2, 2]))
+    assert (utterance.length, utterance.rows, engine.memory.pages_in_use) == (12, 3, 9)
+    utterance.select(np.array([1, 2]))
+    last = utterance.decode(fed[12, 1:])
+    for tokens in fed[:12]:
+        plenty.decode(tokens)
+    plenty.select(np.array([1, 2]))
+    assert np.array_equal(last, plenty.decode(fed[12, 1:]))
+    engine.encode(mel)
+    assert engine.memory.pages_in_use == 0
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_windows_that_are_split_off_go_on_as_before(engines: Lookup, tmp_path: Path, beams: int) -> None:
+    directory = respecified(engines("int8"), tmp_path / "engine", mode="paged", page=4)
+    engine, mel, rng = onnxruntime.load(directory), windows(3, 60), np.random.default_rng(0)
+    before, after = rng.integers(0, 50000, (5, 3, 1)), rng.integers(0, 50000, (5, 3 * beams, 1))
+
+    def logits(order: list[int]) -> list[NDArray[np.float32]]:
+        """Of each window, where the first is decoded on alone, and the others before or after it."""
+        first = engine.encode(mel)
+        for tokens in before:
+            first.decode(tokens)
+        parts = [first, first.split(1)]
+        found: list[list[NDArray[np.float32]]] = [[], []]
+        for part in order:
+            own = slice(0, beams) if part == 0 else slice(beams, None)
+            parts[part].select(np.repeat(np.arange(parts[part].rows), beams))
+            found[part] = [parts[part].decode(tokens[own]) for tokens in after]
+        parts[1].close()
+        assert engine.memory.pages_in_use == 3 * beams, "the other part's: three pages a row"
+        return [np.concatenate(step) for step in zip(*found, strict=True)]
+
+    for one, other in zip(logits([0, 1]), logits([1, 0]), strict=True):
+        assert np.array_equal(one, other)
+    whole = engine.encode(mel)
+    for tokens in before:
+        whole.decode(tokens)
+    whole.select(np.repeat(np.arange(3), beams))
+    together = [whole.decode(tokens) for tokens in after]
+    for expected, parted in zip(together, logits([0, 1]), strict=True):
+        # Not the same bits: another number of rows is summed in another order.
+        np.testing.assert_allclose(parted, expected, atol=2e-2)
 
 
 def test_logits_are_the_callers_to_keep(engines: Lookup) -> None:

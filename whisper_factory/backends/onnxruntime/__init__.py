@@ -14,9 +14,10 @@ from whisper_factory.errors import EnvironmentFault, UserError
 if TYPE_CHECKING:
     from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine
 
-__all__ = ["VERSION", "build", "check", "load", "tools"]
+__all__ = ["LIBRARIES", "VERSION", "build", "check", "load", "tools"]
 
-VERSION = 1
+VERSION = 2
+LIBRARIES = ("numpy", "onnxruntime")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module
 
 

@@ -46,8 +46,7 @@ def _embed(graph: Graph, checkpoint: Checkpoint, words: FloatVocabulary | Intege
         total=graph.node("Cast", [total], "step.total32", to=INT32),
         folded=graph.node("Concat", [windows, graph.ints(-1), state], "step.folded", axis=0),
     )
-    table = float_weight(graph, "decoder.positional_embedding",
-                         checkpoint.tensor("decoder.positional_embedding"))
+    table = float_weight(graph, checkpoint, "decoder.positional_embedding")
     positions = graph.node("Slice", [table, past, total, graph.ints(0)], "decoder.positional_rows")
     x = graph.node("Add", [words.embed(tokens), positions], "decoder.embedded")
     return x, step

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 def _convolution(graph: Graph, checkpoint: Checkpoint, x: str, name: str, stride: int) -> str:
-    weight = float_weight(graph, f"{name}.weight", checkpoint.tensor(f"{name}.weight"))
-    bias = float_weight(graph, f"{name}.bias", checkpoint.tensor(f"{name}.bias"))
+    weight, bias = (float_weight(graph, checkpoint, f"{name}.{part}") for part in ("weight", "bias"))
     y = graph.node("Conv", [x, weight, bias], f"{name}.output", kernel_shape=[3], pads=[1, 1], strides=[stride])
     return graph.node("Gelu", [y], f"{name}.gelu")
 
@@ -31,8 +30,7 @@ def _stem(graph: Graph, checkpoint: Checkpoint, mel: str) -> str:
     x = _convolution(graph, checkpoint, x, "encoder.conv2", 2)
     x = graph.node("Transpose", [x], "encoder.embedded", perm=[0, 2, 1])
     count = graph.node("Shape", [x], "encoder.positions", start=1, end=2)
-    table = float_weight(graph, "encoder.positional_embedding",
-                         checkpoint.tensor("encoder.positional_embedding"))
+    table = float_weight(graph, checkpoint, "encoder.positional_embedding")
     rows = graph.node("Slice", [table, graph.ints(0), count, graph.ints(0)], "encoder.positional_rows")
     return graph.node("Add", [x, rows], "encoder.positioned")
 

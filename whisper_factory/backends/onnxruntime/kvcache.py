@@ -1,110 +1,210 @@
-"""Memory of the KV caches, self-attention's and cross-attention's, in the engine's KV mode. NumPy only."""
+"""Memory of the KV caches, self-attention's and cross-attention's, in the engine's KV mode. NumPy only.
+
+Both modes keep addresses for the largest batch at its longest, and give a row the same place from its first token
+to its last: nothing moves as a sequence grows. They differ in when there is memory behind the addresses. In
+contiguous mode it is written at load. In paged mode the system gives it on the first write, is told that it is free
+when a sequence ends, and a pool counts the pages, so that there are never more than kv_cache.max_pages
+(sizes.py has the formulas).
+"""
 
 from __future__ import annotations
 
-from math import prod
+import mmap
+from contextlib import suppress
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.errors import UserError
 
 Tensors: TypeAlias = list[NDArray[np.float32]]  # keys and values of each layer: k 0, v 0, k 1, v 1, ...
-Shape: TypeAlias = tuple[int, int, int, int]  # rows (or windows), heads, tokens, head size
+Shape: TypeAlias = tuple[int, int, int]  # of one row (or window): heads, tokens, head size
 
 
 class Slab:
-    """Memory for `count` equal tensors, given out in any shape up to the largest.
+    """Addresses for `count` equal tensors of up to `rows` rows, each row of up to `row_bytes`.
 
-    Preallocated (contiguous mode): all of it is taken once, and a smaller shape is a view of its start. The first
-    axis is the outermost, so a row lies at the same place among few rows as among many.
-    Else (paged mode): what is asked for is allocated then, and freed with the last reference to it.
+    Resident: there is memory behind all of them from the start. Else: from the first write until `release`.
     """
 
-    def __init__(self, count: int, largest: Shape, preallocated: bool) -> None:
-        self.count = count
-        # Written, as the memory of np.zeros would only be taken page by page while decoding.
-        self._whole = [np.full(prod(largest), 0, np.float32) for _ in range(count)] if preallocated else None
+    def __init__(self, count: int, rows: int, row_bytes: int, resident: bool) -> None:
+        self._resident = resident
+        self._step = -(-rows * row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE  # from tensor to tensor
+        self._count = count
+        self._map = mmap.mmap(-1, max(1, count * self._step), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if resident:
+            np.frombuffer(self._map, np.uint8).fill(0)
+        else:
+            with suppress(OSError):  # a system without huge pages
+                self._map.madvise(mmap.MADV_NOHUGEPAGE)  # else the first token of a row would take 2 MB
 
-    def tensor(self, index: int, shape: Shape) -> NDArray[np.float32]:
-        """One tensor in a shape; if preallocated, it overlaps the same tensor in its former shape."""
-        if self._whole is None:
-            return np.empty(shape, np.float32)
-        return self._whole[index][: prod(shape)].reshape(shape)
+    def tensors(self, first: int, rows: int, shape: Shape) -> Tensors:
+        """Rows `first` to `first + rows` of every tensor, [rows, *shape]; their content stays as it is."""
+        size = shape[0] * shape[1] * shape[2]
+        return [np.frombuffer(self._map, np.float32, rows * size, index * self._step + first * size * sizes.FLOAT)
+                .reshape(rows, *shape) for index in range(self._count)]
 
-    def take(self, shape: Shape) -> Tensors:
-        """All tensors in a shape, their content undefined."""
-        return [self.tensor(index, shape) for index in range(self.count)]
+    def release(self, first: int, rows: int, shape: Shape) -> None:
+        """Give back the memory of rows, as far as it is whole pages of the system's; their content is lost."""
+        if self._resident:
+            return
+        row = shape[0] * shape[1] * shape[2] * sizes.FLOAT
+        for index in range(self._count):
+            start = index * self._step + first * row
+            end = (start + rows * row) // mmap.PAGESIZE * mmap.PAGESIZE
+            start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            if start < end:
+                self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
-    def reshape(self, tensors: Tensors, shape: Shape, rows: NDArray[np.int64], length: int) -> None:
-        """Give the tensors another shape, in place: row i gets the first `length` tokens of old row rows[i].
-
-        One tensor is replaced after the other, so that no more than one is there twice.
-        """
-        for index, source in enumerate(tensors):
-            tensors[index] = self.tensor(index, shape)
-            _copy_rows(tensors[index], source, rows, length)
-
-
-def _copy_rows(target: NDArray[np.float32], source: NDArray[np.float32], rows: NDArray[np.int64], length: int) -> None:
-    """target[i] = source[rows[i]], the first `length` tokens; the two may overlap, row upon row."""
-    if np.any(np.diff(rows) <= 0):
-        target[:, :, :length] = source[rows, :, :length]  # the right side is a copy
-        return
-    in_place = target.ctypes.data == source.ctypes.data
-    for to, row in enumerate(rows):  # only dropping: a row moves to where one was that is done with
-        if not (in_place and to == row):
-            target[to, :, :length] = source[row, :, :length]
+    def release_all(self) -> None:
+        """Give back the memory of every row."""
+        if not self._resident:
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class KVMemory:
-    """All KV memory of one engine."""
+    """All KV memory of one engine, and the count of its pages."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        sizes = spec.dimensions
-        self.max_tokens = spec.max_tokens
-        self._heads, self._head_size = sizes.n_text_head, sizes.head_size
-        self._page = spec.kv_cache.tokens_per_page if spec.kv_cache.mode == "paged" else spec.max_tokens
-        whole, count = spec.kv_cache.mode == "contiguous", 2 * sizes.n_text_layer
-        self._self = Slab(count, self._shape(spec.max_rows, spec.max_tokens), whole)
-        self._cross = Slab(count, self._shape(spec.profile.max_batch_size, spec.max_cross_len), whole)
+        dimensions, resident = spec.dimensions, spec.kv_cache.mode == "contiguous"
+        self.spec = spec
+        self.max_pages = sizes.pool_pages(spec)
+        self.pages_in_use = 0
+        self.most_pages = 0  # that were ever in use at once
+        self._open: list[KVBlock] = []
+        count, row = 2 * dimensions.n_text_layer, dimensions.n_text_state * sizes.FLOAT
+        self.self_kv = Slab(count, spec.max_rows, sizes.capacity(spec) * row, resident)
+        self.cross_kv = Slab(count, spec.profile.max_batch_size, spec.max_cross_len * row, resident)
 
-    def _shape(self, rows: int, tokens: int) -> Shape:
-        return rows, self._heads, tokens, self._head_size
+    def open(self, windows: int, length: int) -> KVBlock:
+        """Memory for a batch of windows of `length` encoder positions, one row each."""
+        for block in list(self._open):
+            block.close()
+        return self._block(0, windows, 1, length)
 
-    def _capacity(self, tokens: int) -> int:
-        return min(self.max_tokens, -(-tokens // self._page) * self._page)
+    def _block(self, first: int, windows: int, beams: int, length: int, held: int = 0) -> KVBlock:
+        block = KVBlock(self, first, windows, beams, length, held)
+        self._open.append(block)
+        return block
 
-    def cross_kv(self, windows: int, length: int) -> Tensors:
-        """Buffers [windows, heads, length, head size] for cross-attention."""
-        return self._cross.take(self._shape(windows, length))
+    def take(self, pages: int) -> None:
+        """Take pages from the pool, or give them back (a negative number).
 
-    def self_kv(self, rows: int) -> Tensors:
-        """Buffers [rows, heads, capacity, head size] for self-attention: whole, or of one page."""
-        return self._self.take(self._shape(rows, self._capacity(1)))
+        Raises:
+            UserError: there are not so many left.
+        """
+        if self.pages_in_use + pages > self.max_pages:
+            raise UserError(f"the KV cache is full: {self.pages_in_use} of {self.max_pages} pages (kv_cache.max_pages) "
+                            f"are in use, {pages} more are needed, and no sequence can end before it has them; "
+                            f"decode fewer windows or beams at once, or build with more kv_cache.max_pages "
+                            f"({sizes.most_pages(self.spec)} are enough for everything)")
+        self.pages_in_use += pages
+        self.most_pages = max(self.most_pages, self.pages_in_use)
 
-    def reserve(self, tensors: Tensors, length: int, tokens: int) -> bool:
-        """Make room for `tokens` in self-attention's buffers, which hold `length`. Whether they moved."""
-        rows, _, capacity, _ = tensors[0].shape
-        if tokens <= capacity:
-            return False
-        self._self.reshape(tensors, self._shape(rows, self._capacity(tokens)), np.arange(rows), length)
-        return True
+    def closed(self, block: KVBlock) -> None:
+        """A block was closed. With the last one goes what lay on the borders of rows."""
+        self._open.remove(block)
+        if not self._open:
+            self.self_kv.release_all()
+            self.cross_kv.release_all()
 
-    def select_rows(self, tensors: Tensors, rows: NDArray[np.int64], length: int) -> bool:
-        """Row i becomes old row rows[i], of which `length` tokens are in use. Whether the buffers moved."""
-        if len(rows) == len(tensors[0]):
-            for tensor in tensors:
-                _copy_rows(tensor, tensor, rows, length)
-            return False
-        self._self.reshape(tensors, self._shape(len(rows), tensors[0].shape[2]), rows, length)
-        return True
 
-    def select_windows(self, tensors: Tensors, windows: NDArray[np.int64]) -> bool:
-        """Window i becomes old window windows[i]. Whether the buffers moved."""
-        if np.array_equal(windows, np.arange(len(tensors[0]))):
-            return False
-        length = tensors[0].shape[2]
-        self._cross.reshape(tensors, self._shape(len(windows), length), windows, length)
-        return True
+class KVBlock:
+    """The KV memory of windows that are decoded together, their rows all of one length.
+
+    Window w's first row would lie at row w * max_beam_width of the slab if its block began with it: so there is
+    always room for as many beams, wherever a batch is split.
+    """
+
+    def __init__(self, memory: KVMemory, first: int, windows: int, beams: int, length: int, held: int) -> None:
+        dimensions = memory.spec.dimensions
+        self._memory, self._first, self._held = memory, first, held  # pages of each row
+        self._row: Shape = (dimensions.n_text_head, sizes.capacity(memory.spec), dimensions.head_size)
+        self._window: Shape = (dimensions.n_text_head, length, dimensions.head_size)
+        self.cross = memory.cross_kv.tensors(first, windows, self._window)
+        self.past = memory.self_kv.tensors(self._first_row, windows * beams, self._row)
+
+    @property
+    def _first_row(self) -> int:
+        return self._first * self._memory.spec.profile.max_beam_width
+
+    @property
+    def windows(self) -> int:
+        """Windows in this block; 0 once closed."""
+        return len(self.cross[0]) if self.cross else 0
+
+    @property
+    def rows(self) -> int:
+        """Sequences in this block; 0 once closed."""
+        return len(self.past[0]) if self.past else 0
+
+    def room(self, tokens: int, beams: int) -> int:
+        """How many windows can have `tokens` tokens in each of `beams` rows with the pages that are left."""
+        needed = beams * sizes.pages(self._memory.spec, tokens) - self.rows // self.windows * self._held
+        left = self._memory.max_pages - self._memory.pages_in_use
+        return self.windows if needed <= 0 else min(self.windows, left // needed)
+
+    def reserve(self, tokens: int) -> None:
+        """Take the pages for rows of `tokens` tokens; fewer than before gives pages back.
+
+        Raises:
+            UserError: there are not so many left.
+        """
+        pages = sizes.pages(self._memory.spec, tokens)
+        self._memory.take(self.rows * (pages - self._held))
+        self._held = pages
+
+    def select_rows(self, rows: NDArray[np.int64], length: int) -> None:
+        """Row i becomes old row rows[i], of which `length` tokens are in use.
+
+        Raises:
+            UserError: there are not so many pages left.
+        """
+        before, after = self.rows, len(rows)
+        self._memory.take((after - before) * self._held)
+        source, self.past = self.past, self._memory.self_kv.tensors(self._first_row, after, self._row)
+        for new, old in zip(self.past, source, strict=True):
+            _move_rows(new, old, rows, length)
+        self._memory.self_kv.release(self._first_row + after, max(0, before - after), self._row)
+
+    def select_windows(self, windows: NDArray[np.int64]) -> None:
+        """Window i becomes old window windows[i]."""
+        before, after = self.windows, len(windows)
+        source, self.cross = self.cross, self._memory.cross_kv.tensors(self._first, after, self._window)
+        for new, old in zip(self.cross, source, strict=True):
+            _move_rows(new, old, windows, self._window[1])
+        self._memory.cross_kv.release(self._first + after, before - after, self._window)
+
+    def split(self, windows: int, length: int) -> KVBlock:
+        """Leave all but the first `windows` windows to a block of their own; `length` tokens of rows are in use."""
+        beams, kept = self.rows // self.windows, windows * (self.rows // self.windows)
+        other = self._memory._block(self._first + windows, self.windows - windows, beams, self._window[1], self._held)
+        if other._first_row != self._first_row + kept:  # further up: the last row first
+            for new, old in zip(other.past, self.past, strict=True):
+                for row in reversed(range(other.rows)):
+                    new[row, :, :length] = old[kept + row, :, :length]
+        self.cross = [tensor[:windows] for tensor in self.cross]
+        self.past = [tensor[:kept] for tensor in self.past]
+        return other
+
+    def close(self) -> None:
+        """Give everything back; a second time does nothing."""
+        if self.past:
+            self._memory.take(-self.rows * self._held)
+            self._memory.self_kv.release(self._first_row, self.rows, self._row)
+            self._memory.cross_kv.release(self._first, self.windows, self._window)
+            self.cross, self.past = [], []
+            self._memory.closed(self)
+
+
+def _move_rows(target: NDArray[np.float32], source: NDArray[np.float32], rows: NDArray[np.int64], length: int) -> None:
+    """target[i] = source[rows[i]], the first `length` tokens; the two begin at one address."""
+    moved = np.flatnonzero(rows != np.arange(len(rows)))
+    if np.all(rows[moved] > moved) and np.all(np.diff(rows[moved]) > 0):
+        for to in moved:  # only dropping: a row moves to where one was that is done with
+            target[to, :, :length] = source[rows[to], :, :length]
+    elif len(moved):
+        target[moved, :, :length] = source[rows[moved], :, :length]  # the right side is a copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
@@ -50,6 +51,8 @@ def check(spec: EngineSpec) -> None:
                         f"{choices(cache.mode, ('contiguous', 'paged'))}")
     if cache.mode == "paged" and cache.tokens_per_page < 1:
         raise UserError(f"kv_cache.tokens_per_page={cache.tokens_per_page} is not a page; choices: 1 or more")
+    if cache.mode == "contiguous" and cache.max_pages:
+        raise UserError(f"kv_cache.max_pages={cache.max_pages} goes with kv_cache=paged; leave it out")
     if min(profile.max_batch_size, profile.max_beam_width, profile.max_new_tokens) < 1:
         raise UserError("profile.max_batch_size, max_beam_width and max_new_tokens must each be 1 or more")
     if spec.window_frames < 2 or spec.window_frames % 2:
@@ -58,6 +61,10 @@ def check(spec: EngineSpec) -> None:
     if not 0 <= profile.end_anchor <= spec.dimensions.n_audio_ctx:
         raise UserError(f"profile.end_anchor={profile.end_anchor} is not a number of encoder states; "
                         f"choices: 0 (none) to {spec.dimensions.n_audio_ctx}")
+    if cache.max_pages and cache.max_pages < sizes.least_pages(spec):
+        raise UserError(f"kv_cache.max_pages={cache.max_pages} cannot hold the beginnings of {spec.max_rows} sequences "
+                        f"(max_batch_size times max_beam_width); choices: {sizes.least_pages(spec)} or more "
+                        f"({sizes.most_pages(spec)} are enough for everything), or null for enough")
     if precision.bits:
         block_size(spec.dimensions.n_audio_state)
     _check_dimensions(spec)

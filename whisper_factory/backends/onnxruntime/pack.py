@@ -52,12 +52,15 @@ def repeat_scales(scale: NDArray[np.float32], blocks: int) -> NDArray[np.float32
     return np.repeat(scale, blocks)
 
 
-def float_weight(graph: Graph, name: str, array: NDArray[Any]) -> str:
-    """A float constant; the CPU computes in float32, so float16 is stored and widened when a session loads.
+def float_weight(graph: Graph, checkpoint: Checkpoint, name: str, array: NDArray[Any] | None = None) -> str:
+    """A float constant, the checkpoint's tensor of this name if no other is given.
 
-    Vectors are stored as float32: they are nothing to save, and a cast less.
+    The CPU computes in float32. In a float16 engine matrices are stored as they are, and widened when a session loads,
+    which leaves a copy in memory. In int8 and int4 engines few are floats (convolutions, positions): they are stored
+    as float32, and mapped; so are all vectors.
     """
-    if array.ndim == 1:
+    array = checkpoint.tensor(name) if array is None else array
+    if array.ndim == 1 or checkpoint.precision.bits:
         return graph.weight(name, array.astype(np.float32))
     stored = graph.weight(name, array)
     return stored if array.dtype == np.float32 else graph.node("Cast", [stored], f"{name}.float32", to=FLOAT32)
@@ -101,17 +104,16 @@ def linear(graph: Graph, checkpoint: Checkpoint, x: str, name: str, modules: Seq
                             np.concatenate([scale for _, scale in found]), checkpoint.precision.bits, bias)
     weights = [checkpoint.tensor(f"{module}.weight") for module in modules]
     bias = _bias(checkpoint, modules, [weight.shape[0] for weight in weights])
-    weight = float_weight(graph, f"{name}.weight", np.concatenate(weights).T)  # [in, out]
+    weight = float_weight(graph, checkpoint, f"{name}.weight", np.concatenate(weights).T)  # [in, out]
     product = graph.node("MatMul", [x, weight], f"{name}.output" if bias is None else f"{name}.product")
     if bias is None:
         return product
-    return graph.node("Add", [product, float_weight(graph, f"{name}.bias", bias)], f"{name}.output")
+    return graph.node("Add", [product, float_weight(graph, checkpoint, f"{name}.bias", bias)], f"{name}.output")
 
 
 def layer_norm(graph: Graph, checkpoint: Checkpoint, x: str, name: str) -> str:
     """Layer normalisation of the last axis, epsilon 1e-5 as in OpenAI's model."""
-    scale, bias = (float_weight(graph, f"{name}.{part}", checkpoint.tensor(f"{name}.{part}"))
-                   for part in ("weight", "bias"))
+    scale, bias = (float_weight(graph, checkpoint, f"{name}.{part}") for part in ("weight", "bias"))
     return graph.node("LayerNormalization", [x, scale, bias], f"{name}.output", axis=-1, epsilon=1e-5)
 
 

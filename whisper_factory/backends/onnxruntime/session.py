@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory.backends.onnxruntime.files import DECODER, ENCODER
-from whisper_factory.backends.onnxruntime.kvcache import KVMemory, Tensors
+from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
 from whisper_factory.backends.onnxruntime.runtime import open_session, physical_cores
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
@@ -36,18 +36,21 @@ def _names(kind: str, layers: int) -> list[str]:
 
 
 class OnnxRuntimeEngine:
-    """A loaded engine. One utterance at a time: `encode` closes the one before."""
+    """A loaded engine. One batch at a time: `encode` closes what is left of the one before."""
 
     def __init__(self, directory: Path, threads: int | None = None) -> None:
         self.spec = EngineSpec.load(directory)
         self.threads = threads or physical_cores()
-        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads)
+        # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
         self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads)
+        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads)
         self.memory = KVMemory(self.spec)
-        self._current: OnnxRuntimeUtterance | None = None
 
     def encode(self, mel: NDArray[np.float32]) -> OnnxRuntimeUtterance:
         """Run the encoder on log-mel windows and project the cross-attention KV.
+
+        One window after the other: a window fills the processor, and so the encoder's activations take the memory
+        of one, and a window's result does not depend on its batch.
 
         Args:
             mel: float32 [batch, n_mels, frames]; frames even, at most spec.window_frames.
@@ -59,19 +62,17 @@ class OnnxRuntimeEngine:
             UserError: more or longer windows than the engine was built for, or another number of mels.
         """
         self._check_mel(mel)
-        if self._current is not None:
-            self._current.close()
         batch, _, frames = mel.shape
         length = frames // 2 + (self.spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
-        cross = self.memory.cross_kv(batch, length)
+        block = self.memory.open(batch, length)
         mel = np.ascontiguousarray(mel, np.float32)
         binding = self.encoder.io_binding()
-        _bind_input(binding, "mel", mel)
-        for name, array in zip(_names("cross", self.spec.dimensions.n_text_layer), cross, strict=True):
-            _bind_output(binding, name, array)
-        self.encoder.run_with_iobinding(binding)
-        self._current = OnnxRuntimeUtterance(self, cross)
-        return self._current
+        for window in range(batch):
+            _bind_input(binding, "mel", mel[window:window + 1])
+            for name, array in zip(_names("cross", self.spec.dimensions.n_text_layer), block.cross, strict=True):
+                _bind_output(binding, name, array[window:window + 1])
+            self.encoder.run_with_iobinding(binding)
+        return OnnxRuntimeUtterance(self, block)
 
     def _check_mel(self, mel: NDArray[np.float32]) -> None:
         spec = self.spec
@@ -90,32 +91,30 @@ class OnnxRuntimeEngine:
 class OnnxRuntimeUtterance:
     """Encoded windows being decoded. See `backends.Utterance`."""
 
-    def __init__(self, engine: OnnxRuntimeEngine, cross: Tensors) -> None:
-        self.length = 0
-        self._engine = engine
-        self._memory = engine.memory
-        self._cross = cross
-        self._window_of_row = np.arange(len(cross[0]))
-        self._self = self._memory.self_kv(len(cross[0]))
+    def __init__(self, engine: OnnxRuntimeEngine, block: KVBlock, length: int = 0) -> None:
+        self.length = length
+        self._engine, self._block = engine, block
         self._binding: onnxruntime.IOBinding | None = None
-        self._closed = False
 
     @property
     def rows(self) -> int:
-        """Sequences being decoded."""
-        return len(self._window_of_row)
+        """Sequences being decoded; 0 once closed."""
+        return self._block.rows
+
+    @property
+    def _window_of_row(self) -> NDArray[np.int64]:
+        return np.arange(self.rows) // max(1, self.rows // max(1, self._block.windows))
 
     def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Feed tokens [rows, new]; the logits [rows, n_vocab] after the last of them, the caller's to keep.
 
         Raises:
-            UserError: the sequences would be longer than the engine was built for.
+            UserError: the sequences would be longer than the engine was built for, or the KV cache is full.
             ValueError: another number of rows than there is, several tokens after the first step, or closed.
         """
         self._check_tokens(tokens)
         new = tokens.shape[1]
-        if self._memory.reserve(self._self, self.length, self.length + new):
-            self._binding = None
+        self._block.reserve(self.length + new)
         if self._binding is None or self._tokens.shape != tokens.shape:
             self._binding = self._bind(*tokens.shape)
         self._tokens[:] = tokens
@@ -126,14 +125,14 @@ class OnnxRuntimeUtterance:
         return logits
 
     def _check_tokens(self, tokens: NDArray[np.int64]) -> None:
-        if self._closed:
+        if not self.rows:
             raise ValueError("this utterance is closed (encoding the next one closes it)")
         if tokens.ndim != 2 or tokens.shape[0] != self.rows or tokens.shape[1] < 1:
             raise ValueError(f"tokens of shape {tokens.shape} given, [{self.rows}, 1 or more] needed")
         if tokens.shape[1] > 1 and self.length:
             raise ValueError(f"{tokens.shape[1]} tokens at once after {self.length}: only a prompt may be longer "
                              f"than 1")
-        limit = self._memory.max_tokens
+        limit = self._engine.spec.max_tokens
         if self.length + tokens.shape[1] > limit:
             raise UserError(f"{self.length + tokens.shape[1]} tokens, this engine holds {limit} "
                             f"(profile.max_new_tokens and the prompt)")
@@ -149,9 +148,9 @@ class OnnxRuntimeUtterance:
         _bind_input(binding, "tokens", self._tokens)
         _bind_input(binding, "past_length", self._past)
         _bind_output(binding, "logits", self._logits)
-        for name, array in zip(_names("cross", layers), self._cross, strict=True):
+        for name, array in zip(_names("cross", layers), self._block.cross, strict=True):
             _bind_input(binding, name, array)
-        for name, array in zip(_names("past", layers), self._self, strict=True):
+        for name, array in zip(_names("past", layers), self._block.past, strict=True):
             _bind_input(binding, name, array)
             _bind_output(binding, name.replace("past", "present"), array)  # the same memory: updated in place
         return binding
@@ -166,19 +165,19 @@ class OnnxRuntimeUtterance:
             ValueError: rows that do not exist, or not as said above.
         """
         rows = np.asarray(rows, np.int64)
-        windows, beams = self._check_rows(rows)
+        windows = self._check_rows(rows)
         if np.array_equal(rows, np.arange(self.rows)):
             return
-        moved = [self._memory.select_windows(self._cross, windows),
-                 self._memory.select_rows(self._self, rows, self.length)]
-        self._window_of_row = np.repeat(np.arange(len(windows)), beams)
-        if any(moved):
+        before = self.rows, self._block.windows
+        self._block.select_rows(rows, self.length)
+        self._block.select_windows(windows)
+        if (self.rows, self._block.windows) != before:
             self._binding = None
 
-    def _check_rows(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-        """The windows that these rows are of, in their order, and how many rows each has."""
-        if self._closed or rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= self.rows:
-            raise ValueError(f"rows {rows.tolist()} of an utterance with {0 if self._closed else self.rows} rows")
+    def _check_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The windows that these rows are of, in their order."""
+        if rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= self.rows:
+            raise ValueError(f"rows {rows.tolist()} of an utterance with {self.rows} rows")
         limit = self._engine.spec.max_rows
         if len(rows) > limit:
             raise UserError(f"{len(rows)} sequences at once, this engine holds {limit} "
@@ -189,14 +188,23 @@ class OnnxRuntimeUtterance:
         if len(set(windows.tolist())) < len(windows) or not np.array_equal(np.repeat(windows, beams), of_row):
             raise ValueError(f"rows {rows.tolist()} are of windows {of_row.tolist()}: those of a window must be "
                              f"adjacent, and as many as of any other")
-        return windows, beams
+        return windows
 
     def rewind(self) -> None:
-        """Forget every token; rows and their windows stay as they are."""
+        """Forget every token, and give their pages back; rows and their windows stay as they are."""
         self.length = 0
+        self._block.reserve(0)
+
+    def room(self, new: int, beams: int) -> int:
+        """How many windows, from the first on, can be decoded for `new` more tokens in `beams` rows each."""
+        return self._block.room(self.length + new, beams)
+
+    def split(self, windows: int) -> OnnxRuntimeUtterance:
+        """Leave all but the first `windows` windows, 1 or more, to an utterance of its own."""
+        self._binding = None
+        return OnnxRuntimeUtterance(self._engine, self._block.split(windows, self.length), self.length)
 
     def close(self) -> None:
         """Give the memory back: to the system in paged mode, to the next utterance in contiguous mode."""
-        self._closed = True
         self._binding = None
-        self._cross, self._self = [], []
+        self._block.close()

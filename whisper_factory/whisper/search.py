@@ -1,0 +1,145 @@
+"""Decoding a batch token by token, whichever search chooses the tokens: who is fed, who is dropped, who waits.
+
+All windows go on together while there is memory for their sequences. Where there is not, the last ones wait, with all
+they have, until those before them have ended; a window's answer is the same either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from whisper_factory.backends import Utterance
+    from whisper_factory.whisper.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Sequenced:
+    """What a search found for one window."""
+
+    tokens: list[int]
+    sum_logprob: float
+    ended: bool  # by <|endoftext|>
+
+
+class Suppression:
+    """Which tokens may not be chosen, as indices; OpenAI's SuppressTokens and SuppressBlank."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._always = np.asarray(sorted(tokenizer.suppressed_tokens), np.int64)
+        first = {*tokenizer.suppressed_tokens, *tokenizer.blank_tokens}
+        self._at_first = np.asarray(sorted(first), np.int64)
+
+    def apply(self, logits: NDArray[np.float32], first: bool) -> None:
+        """Set the logits [rows, n_vocab] of those tokens to minus infinity, in place."""
+        logits[:, self._at_first if first else self._always] = -np.inf
+
+
+class Search(Protocol):
+    """How tokens are chosen, for all windows of a batch."""
+
+    width: int  # sequences of a window, after its first token
+    over: NDArray[np.bool_]  # of each window
+
+    def choose(self, window: int, logits: NDArray[np.float32]) -> tuple[list[int], list[int]]:
+        """Choose the next tokens of a window, which may be over already, and say so if it is now.
+
+        Args:
+            logits: of its sequences [1 or width, n_vocab], the forbidden tokens at minus infinity; may be used up.
+
+        Returns:
+            For each of its `width` new sequences the old one it extends, and the token it is extended by.
+        """
+
+
+@dataclass
+class _Part:
+    """Windows that are decoded together."""
+
+    utterance: Utterance
+    windows: list[int]
+    feed: NDArray[np.int64]  # [rows, new], what they are fed next
+
+    def room(self, width: int) -> int:
+        """How many of its windows can be fed now, from the first on, and become `width` sequences each."""
+        return self.utterance.room(self.feed.shape[1], width)
+
+    def keep(self, places: list[int]) -> None:
+        """Drop the windows that are not at one of these places."""
+        each = len(self.feed) // len(self.windows)
+        rows = np.asarray([place * each + row for place in places for row in range(each)], np.int64)
+        self.utterance.select(rows)
+        self.windows, self.feed = [self.windows[place] for place in places], self.feed[rows]
+
+    def split(self, count: int) -> _Part:
+        """Keep the first `count` windows; the others are returned."""
+        first = len(self.feed) // len(self.windows) * count
+        other = _Part(self.utterance.split(count), self.windows[count:], self.feed[first:])
+        self.windows, self.feed = self.windows[:count], self.feed[:first]
+        return other
+
+
+def run(utterance: Utterance, prompts: NDArray[np.int64], rules: Suppression, search: Search) -> None:
+    """Decode the windows of a fresh utterance until the search says that all are over, and close it.
+
+    Args:
+        prompts: [windows, length].
+
+    Raises:
+        UserError: sequences wait for memory, and none is left that could give some back.
+    """
+    parts = [_Part(utterance, list(range(len(prompts))), prompts)]
+    try:
+        while parts:
+            part = _next_part(parts, search)
+            _step(part, rules, search)
+            if search.over[part.windows].all():
+                part.utterance.close()
+                parts.remove(part)
+    finally:
+        for part in parts:
+            part.utterance.close()
+
+
+def _next_part(parts: list[_Part], search: Search) -> _Part:
+    """The first part that can be fed. Where not all of its windows can, those that are over are dropped, and the last
+    ones become a part that waits."""
+    for part in parts:
+        if part.room(search.width) < len(part.windows):
+            part.keep([place for place, window in enumerate(part.windows) if not search.over[window]])
+        if room := part.room(search.width):
+            if room < len(part.windows):
+                parts.insert(parts.index(part) + 1, part.split(room))
+            return part
+    return parts[0]  # feeding it says what is missing
+
+
+def _step(part: _Part, rules: Suppression, search: Search) -> None:
+    """Feed a part, choose tokens, and drop windows that are over where that halves the work."""
+    first, each = part.utterance.length == 0, len(part.feed) // len(part.windows)
+    logits = part.utterance.decode(part.feed)
+    rules.apply(logits, first)
+    chosen = [search.choose(window, logits[place * each : (place + 1) * each])
+              for place, window in enumerate(part.windows)]
+    over = search.over[part.windows]
+    if over.all():
+        return
+    stay = rows_to_keep(over)  # a window that is over goes on unheard until it is dropped
+    part.windows = [part.windows[place] for place in stay]
+    part.feed = np.asarray([[token] for place in stay for token in chosen[place][1]], np.int64)
+    sources = [place * each + source for place in stay for source in chosen[place][0]]
+    part.utterance.select(np.asarray(sources, np.int64))
+
+
+def rows_to_keep(over: NDArray[np.bool_]) -> list[int]:
+    """The windows to decode on: those that are not over, once they are half or fewer; till then all.
+
+    Dropping a window copies the cross-attention KV of those that stay, which costs as much as a few tokens; so it
+    is done when it halves the work, or when its memory is wanted.
+    """
+    waiting = np.flatnonzero(~over).tolist()
+    return waiting if 2 * len(waiting) <= len(over) else list(range(len(over)))
