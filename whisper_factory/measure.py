@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import json
 import platform
 import sys
@@ -86,20 +85,21 @@ def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: i
     options = _options(manifest)
     check(options, spec)
     clips = [_clip(entry) for entry in manifest["clips"]]
-    for library in backends.get(spec.backend).LIBRARIES:
-        importlib.import_module(library)  # they belong to the baseline
-    baseline = resident.now()
+    memory = resident.Meter(backends.get(spec.backend).LIBRARIES)
     start = time.perf_counter()
     transcriber = Transcriber.load(engine_dir, threads)
-    load_s, loaded = time.perf_counter() - start, resident.now()
+    load_s = time.perf_counter() - start
+    memory.loaded()
     transcriber.transcribe(clips[:1], options)  # warm-up
     timed = _timed_batch if manifest.get("batch") else _timed_one_by_one
     transcripts, latencies = timed(transcriber, clips, options, repeats)
+    measured = memory.read()
     busy, audio_s = sum(latencies), sum(transcript.seconds for transcript in transcripts)
     return {
         "clips": [_row(*pair) for pair in zip(transcripts, latencies, strict=True)],
         "load_s": load_s, "audio_s": audio_s, "real_time_factor": busy / audio_s,
-        "baseline_rss_bytes": baseline, "loaded_rss_bytes": loaded, "peak_rss_bytes": resident.peak(),
+        "baseline_rss_bytes": measured.baseline, "loaded_rss_bytes": measured.loaded,
+        "load_peak_rss_bytes": measured.load_peak, "peak_rss_bytes": measured.peak,
         "versions": _versions(spec.backend), "threads": transcriber.engine.threads,
     }
 

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import importlib
 import resource
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Resident memory in bytes: before an engine was loaded, with it loaded, and at the highest."""
+    """Resident memory of a process that ran an engine, in bytes."""
 
-    baseline: int  # Python and the libraries
-    loaded: int
-    load_peak: int  # while loading
-    peak: int
+    baseline: int  # Python, the backend's libraries, and what was there before the engine
+    loaded: int  # with the engine loaded and idle
+    load_peak: int  # at the highest until then
+    peak: int  # at the highest
+
+    def __str__(self) -> str:
+        base, loaded, load_peak, peak = (f"{size / 1e6:.1f} MB" for size in (
+            self.baseline, self.loaded - self.baseline, self.load_peak - self.baseline, self.peak - self.baseline))
+        return (f"{self.peak / 1e6:.1f} MB at peak, of which {base} are Python and its libraries; the engine takes "
+                f"{loaded} when loaded, {load_peak} while loading, {peak} at peak")
+
+
+class Meter:
+    """Reads memory at the moments that matter; make it before the engine is loaded."""
+
+    def __init__(self, libraries: Iterable[str]) -> None:
+        """
+        Args:
+            libraries: modules that belong to the baseline; they are imported.
+        """
+        for library in libraries:
+            importlib.import_module(library)
+        self._baseline = self._loaded = now()
+        self._load_peak = peak()
+
+    def loaded(self) -> None:
+        """The engine has been loaded now."""
+        self._loaded, self._load_peak = now(), peak()
+
+    def read(self) -> Measured:
+        """All there is to say so far."""
+        return Measured(self._baseline, self._loaded, self._load_peak, peak())
 
 
 def now() -> int:

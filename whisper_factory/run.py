@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, metavar="N", help="windows at once (default: the engine's most)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: the backend's choice)")
     add("--output_json", type=Path, metavar="FILE", help="write the transcripts with tokens, windows and timings")
+    add("--report_memory", action="store_true", help="say how much memory the engine took, loaded and at its peak")
     add("--log_level", default="info", metavar="LEVEL", help=f"one of {', '.join(LOG_LEVELS)} (default: info)")
     add("--name", default="", help="a label for this run, repeated in the report")
     add("--max_input_len", type=int, metavar="FRAMES", help="checked against the engine's; it is a build setting")
@@ -95,13 +96,16 @@ def run(wanted: argparse.Namespace) -> None:
     check(options, spec)
     _check_lengths(wanted, spec)
 
+    from whisper_factory import backends, resident
     from whisper_factory.whisper.audio import read_audio
     from whisper_factory.whisper.transcribe import Transcriber
 
     clips = [read_audio(path) for path in wanted.input_file]
+    memory = resident.Meter(backends.get(spec.backend).LIBRARIES)
     start = time.perf_counter()
     transcriber = Transcriber.load(wanted.engine_dir, wanted.threads)
     loaded = time.perf_counter()
+    memory.loaded()
     transcripts = transcriber.transcribe(clips, options)
     took = time.perf_counter() - loaded
     for path, transcript in zip(wanted.input_file, transcripts, strict=True):
@@ -110,6 +114,8 @@ def run(wanted: argparse.Namespace) -> None:
     label = f"{wanted.name}: " if wanted.name else ""
     log.info("%s%.2f s of audio in %.2f s, real-time factor %.3f (engine loaded in %.2f s)",
              label, seconds, took, took / seconds, loaded - start)
+    if wanted.report_memory:
+        log.info("memory: %s", memory.read())
     if wanted.output_json:
         _write_report(wanted, transcripts, {"load": loaded - start, "transcribe": took})
 

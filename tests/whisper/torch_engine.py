@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from whisper.model import ModelDimensions, Whisper
 
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, Profile
+from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import Dimensions
 from whisper_factory.whisper.tokenizer import Tokenizer
 
@@ -81,6 +82,58 @@ class TorchUtterance:
 
     def close(self) -> None:
         self.closed = True
+
+
+class ShortOfMemory(TorchUtterance):
+    """As many pages for all its parts as `pool` says, [free, tokens of a page, the fewest that were free]."""
+
+    def __init__(self, model: Whisper, features: torch.Tensor, pool: list[int]) -> None:
+        super().__init__(model, features)
+        self.pool, self.windows, self.held = pool, len(features), 0
+        self.parts: list[ShortOfMemory] = [self]
+
+    def _pages(self, length: int) -> int:
+        return -(-length // self.pool[1])
+
+    def _take(self) -> None:
+        pages = len(self.features) * self._pages(self.length)
+        if pages - self.held > self.pool[0]:
+            raise UserError("full")
+        self.pool[0] -= pages - self.held
+        self.pool[2], self.held = min(self.pool[2], self.pool[0]), pages
+
+    def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        logits = super().decode(tokens)
+        self._take()
+        return logits
+
+    def select(self, rows: NDArray[np.int64]) -> None:
+        beams = len(self.features) // self.windows
+        self.windows = len(set((np.asarray(rows) // beams).tolist()))
+        super().select(rows)
+        self._take()
+
+    def rewind(self) -> None:
+        super().rewind()
+        self._take()
+
+    def room(self, new: int, beams: int) -> int:
+        needed = beams * self._pages(self.length + new) - self.held // self.windows
+        return self.windows if needed <= 0 else min(self.windows, self.pool[0] // needed)
+
+    def split(self, windows: int) -> ShortOfMemory:
+        rows = len(self.features) // self.windows * windows
+        other = ShortOfMemory(self.model, self.features[rows:], self.pool)
+        other.tokens, other.length, other.windows = self.tokens[rows:], self.length, self.windows - windows
+        other.held, other.parts = len(other.features) * self._pages(self.length), self.parts
+        self.tokens, self.features, self.windows = self.tokens[:rows], self.features[:rows], windows
+        self.held -= other.held
+        self.parts.append(other)
+        return other
+
+    def close(self) -> None:
+        super().close()
+        self.pool[0], self.held = self.pool[0] + self.held, 0
 
 
 class TorchEngine:

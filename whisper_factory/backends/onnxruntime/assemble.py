@@ -11,7 +11,7 @@ import numpy as np
 from whisper_factory.backends.onnxruntime.anchor import write_anchor
 from whisper_factory.backends.onnxruntime.decoder import write_decoder
 from whisper_factory.backends.onnxruntime.encoder import write_encoder
-from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, ENCODER, VOCABULARY
+from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
 from whisper_factory.backends.onnxruntime.graph import Graph, Region, WeightFile
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
@@ -40,9 +40,9 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
         graph.save(out / f"{ENCODER}.onnx")
 
     say("writing the decoder")
-    with WeightFile(out / f"{DECODER}.weights") as weights:
+    with WeightFile(out / f"{DECODER}.weights") as weights, WeightFile(out / EMBEDDING) as table:
         graph = Graph("decoder", weights)
-        write_decoder(graph, checkpoint)
+        write_decoder(graph, checkpoint, table)
         graph.save(out / f"{DECODER}.onnx")
 
     if rows:

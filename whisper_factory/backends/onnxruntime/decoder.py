@@ -1,4 +1,4 @@
-"""The decoder as ONNX: one step over new tokens, its self-attention KV cache updated in place.
+"""The decoder as ONNX: one step over new tokens' embeddings, its self-attention KV cache updated in place.
 
 After OpenAI's `TextDecoder`. How attention is spelled follows from what ONNX Runtime does on the CPU:
 - self-attention is GroupQueryAttention (with as many KV heads as heads): where its past and present are one
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from whisper_factory.backends.onnxruntime.graph import CONTRIB, INT32, Graph, Shape
-from whisper_factory.backends.onnxruntime.head import FloatVocabulary, IntegerVocabulary, vocabulary
+from whisper_factory.backends.onnxruntime.graph import CONTRIB, INT32, Graph, Shape, WeightFile
+from whisper_factory.backends.onnxruntime.head import write_logits
 from whisper_factory.backends.onnxruntime.pack import float_weight, layer_norm, linear, mlp
 
 if TYPE_CHECKING:
@@ -31,25 +31,23 @@ class _Step(NamedTuple):
     folded: str  # shape of the same states with beams folded: windows, beams * new, state
 
 
-def _embed(graph: Graph, checkpoint: Checkpoint, words: FloatVocabulary | IntegerVocabulary, tokens: str,
-           past: str) -> tuple[str, _Step]:
-    """Token and position embeddings, [rows, new, state], and what depends on the lengths alone."""
-    state = graph.ints(checkpoint.dimensions.n_text_state)
-    size = graph.node("Shape", [tokens], "step.size")
-    rows = graph.node("Shape", [tokens], "step.rows", start=0, end=1)
-    total = graph.node("Add", [past, graph.node("Shape", [tokens], "step.new", start=1)], "step.total")
+def _embed(graph: Graph, checkpoint: Checkpoint, embedded: str, past: str) -> tuple[str, _Step]:
+    """Tokens' embeddings with their positions added, [rows, new, state], and what depends on the lengths alone."""
+    rows = graph.node("Shape", [embedded], "step.rows", start=0, end=1)
+    new = graph.node("Shape", [embedded], "step.new", start=1, end=2)
+    total = graph.node("Add", [past, new], "step.total")
     last = graph.node("Cast", [graph.node("Sub", [total, graph.ints(1)], "step.last")], "step.last32", to=INT32)
     windows = graph.node("Shape", ["cross_k_0"], "step.windows", start=0, end=1)
+    state = graph.ints(checkpoint.dimensions.n_text_state)
     step = _Step(
-        shape=graph.node("Concat", [size, state], "step.shape", axis=0),
+        shape=graph.node("Shape", [embedded], "step.shape"),
         last=graph.node("Expand", [last, rows], "step.last_of_rows"),
         total=graph.node("Cast", [total], "step.total32", to=INT32),
         folded=graph.node("Concat", [windows, graph.ints(-1), state], "step.folded", axis=0),
     )
     table = float_weight(graph, checkpoint, "decoder.positional_embedding")
     positions = graph.node("Slice", [table, past, total, graph.ints(0)], "decoder.positional_rows")
-    x = graph.node("Add", [words.embed(tokens), positions], "decoder.embedded")
-    return x, step
+    return graph.node("Add", [embedded, positions], "decoder.embedded"), step
 
 
 def _self_attention(graph: Graph, checkpoint: Checkpoint, x: str, block: str, layer: int, step: _Step) -> str:
@@ -81,29 +79,31 @@ def _cross_attention(graph: Graph, checkpoint: Checkpoint, x: str, block: str, l
     return graph.node("Add", [x, out], f"{block}.cross_attn.residual")
 
 
-def write_decoder(graph: Graph, checkpoint: Checkpoint) -> None:
+def write_decoder(graph: Graph, checkpoint: Checkpoint, table: WeightFile) -> None:
     """Write the decoder.
 
-    Inputs: `tokens` int64 [rows, new]; `past_length` int64 [1]; for each layer i `cross_k_i`, `cross_v_i`
-    float32 [windows, heads, length, head size] and `past_k_i`, `past_v_i` float32 [rows, heads, capacity,
-    head size]. Rows of one window are adjacent, equally many for each.
+    Inputs: `embedded` float32 [rows, new, state], of tokens (embedding.py); `past_length` int64 [1]; for each layer i
+    `cross_k_i`, `cross_v_i` float32 [windows, heads, length, head size] and `past_k_i`, `past_v_i` float32 [rows,
+    heads, capacity, head size]. Rows of one window are adjacent, equally many for each.
     Outputs: `logits` float32 [rows, n_vocab] of the last token; `present_k_i`, `present_v_i`, to be bound to the
     memory of the past.
+
+    Args:
+        table: takes the token embedding.
     """
     sizes = checkpoint.dimensions
-    tokens = graph.input("tokens", np.int64, ["rows", "new"])
+    embedded = graph.input("embedded", np.float32, ["rows", "new", sizes.n_text_state])
     past = graph.input("past_length", np.int64, [1])
     for layer in range(sizes.n_text_layer):
         for part in "kv":
             graph.input(f"cross_{part}_{layer}", np.float32,
                         ["windows", sizes.n_text_head, "length", sizes.head_size])
-    words = vocabulary(graph, checkpoint)
-    x, step = _embed(graph, checkpoint, words, tokens, past)
+    x, step = _embed(graph, checkpoint, embedded, past)
     for layer in range(sizes.n_text_layer):
         block = f"decoder.blocks.{layer}"
         x = _self_attention(graph, checkpoint, x, block, layer, step)
         x = _cross_attention(graph, checkpoint, x, block, layer, step)
         x = mlp(graph, checkpoint, x, block)
     x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
-    words.logits(layer_norm(graph, checkpoint, x, "decoder.ln"))
+    write_logits(graph, checkpoint, table, layer_norm(graph, checkpoint, x, "decoder.ln"))
     graph.output("logits", np.float32, ["rows", sizes.n_vocab])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends.onnxruntime.files import DECODER, ENCODER
+from whisper_factory.backends.onnxruntime.embedding import TokenEmbedding
+from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
 from whisper_factory.backends.onnxruntime.runtime import open_session, physical_cores
 from whisper_factory.engine_spec import EngineSpec
@@ -43,7 +44,9 @@ class OnnxRuntimeEngine:
         self.threads = threads or physical_cores()
         # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
         self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads)
-        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads)
+        prepack = self.spec.precision.bits > 0
+        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack)
+        self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision)
         self.memory = KVMemory(self.spec)
 
     def encode(self, mel: NDArray[np.float32]) -> OnnxRuntimeUtterance:
@@ -110,14 +113,15 @@ class OnnxRuntimeUtterance:
 
         Raises:
             UserError: the sequences would be longer than the engine was built for, or the KV cache is full.
-            ValueError: another number of rows than there is, several tokens after the first step, or closed.
+            ValueError: another number of rows than there is, several tokens after the first step, no token, or closed.
         """
         self._check_tokens(tokens)
         new = tokens.shape[1]
+        embedded = self._engine.embedding.rows(tokens)
         self._block.reserve(self.length + new)
-        if self._binding is None or self._tokens.shape != tokens.shape:
+        if self._binding is None or self._embedded.shape != embedded.shape:
             self._binding = self._bind(*tokens.shape)
-        self._tokens[:] = tokens
+        self._embedded[:] = embedded
         self._past[0] = self.length
         self._engine.decoder.run_with_iobinding(self._binding)
         self.length += new
@@ -141,11 +145,11 @@ class OnnxRuntimeUtterance:
         """A binding of the buffers as they lie now: good until one of them moves or a shape changes."""
         spec = self._engine.spec
         layers = spec.dimensions.n_text_layer
-        self._tokens = np.empty((rows, new), np.int64)
+        self._embedded = np.empty((rows, new, spec.dimensions.n_text_state), np.float32)
         self._past = np.empty(1, np.int64)
         self._logits = np.empty((rows, spec.dimensions.n_vocab), np.float32)
         binding = self._engine.decoder.io_binding()
-        _bind_input(binding, "tokens", self._tokens)
+        _bind_input(binding, "embedded", self._embedded)
         _bind_input(binding, "past_length", self._past)
         _bind_output(binding, "logits", self._logits)
         for name, array in zip(_names("cross", layers), self._block.cross, strict=True):

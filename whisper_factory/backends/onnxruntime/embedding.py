@@ -1,0 +1,83 @@
+"""The token embedding on the way in: rows of the file that the output head multiplies by.
+
+Read, not mapped: a mapping keeps every page that was ever looked at, which in a long run is the whole table (20 MB
+of tiny.en's in int8, 80 in float32). A row is one or two reads of some hundred bytes from the page cache, 3 us.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_factory.backends.onnxruntime.graph import PAGE
+from whisper_factory.backends.onnxruntime.limits import block_size
+from whisper_factory.engine_spec import Precision
+from whisper_factory.errors import UserError
+from whisper_factory.whisper.dimensions import Dimensions
+
+BITS = 8
+ZERO = 1 << (BITS - 1)
+
+
+class Layout(NamedTuple):
+    """Where things lie in the file: n_vocab rows, then in integer engines float32 scales, [n_vocab, blocks]."""
+
+    dtype: str  # of the rows: float32, float16, or uint8 around ZERO
+    row: int  # bytes
+    scales: int  # where they begin; in float engines, where the file ends
+    blocks: int  # scales of a row; 0 in float engines
+
+    @classmethod
+    def of(cls, sizes: Dimensions, precision: Precision) -> Layout:
+        """The layout of an engine's table."""
+        if not precision.bits:
+            row = sizes.n_text_state * np.dtype(precision.dtype).itemsize
+            return cls(precision.dtype, row, sizes.n_vocab * row, 0)
+        row = sizes.n_text_state
+        return cls("uint8", row, -(-sizes.n_vocab * row // PAGE) * PAGE, row // block_size(row))
+
+    def size(self, n_vocab: int) -> int:
+        """Bytes of the whole file."""
+        return self.scales + n_vocab * self.blocks * 4
+
+
+class TokenEmbedding:
+    """The table of an engine."""
+
+    def __init__(self, path: Path, sizes: Dimensions, precision: Precision) -> None:
+        """
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        self._sizes, self._layout = sizes, Layout.of(sizes, precision)
+        try:
+            self._file = path.open("rb", buffering=0)
+            found = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise UserError(f"'{path}' cannot be opened ({error.strerror}); build the engine again") from error
+        if found != (size := self._layout.size(sizes.n_vocab)):
+            raise UserError(f"'{path}' has {found} bytes, not {size}; build the engine again")
+
+    def rows(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings of tokens of any shape [...], float32 [..., state].
+
+        Raises:
+            ValueError: a number that is no token.
+        """
+        if tokens.min() < 0 or tokens.max() >= self._sizes.n_vocab:
+            raise ValueError(f"tokens {tokens.ravel().tolist()}: a token is 0 to {self._sizes.n_vocab - 1}")
+        found = np.stack([self._row(int(token)) for token in tokens.ravel()])
+        return found.reshape(*tokens.shape, self._sizes.n_text_state)
+
+    def _row(self, token: int) -> NDArray[np.float32]:
+        layout, file = self._layout, self._file.fileno()
+        row = np.frombuffer(os.pread(file, layout.row, token * layout.row), layout.dtype).astype(np.float32)
+        if not layout.blocks:
+            return row
+        size = 4 * layout.blocks
+        scale = np.frombuffer(os.pread(file, size, layout.scales + token * size), np.float32)
+        return ((row - ZERO).reshape(layout.blocks, -1) * scale[:, None]).ravel()
