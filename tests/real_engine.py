@@ -16,24 +16,30 @@ from whisper_factory.whisper import readers, vocabulary
 from whisper_factory.whisper.checkpoint import write_checkpoint
 from whisper_factory.whisper.transcribe import VOCABULARY_FILE
 
-FLOAT32 = Precision("float32", 0, "float32")
+PRECISIONS = {"float32": Precision("float32", 0, "float32"), "int8": Precision("int8", 8, "float16")}
+CONTIGUOUS, PAGED = KVCache("contiguous", 64), KVCache("paged", 64)
 
 
 @cache
-def tiny_en(max_input_len: int = 3000) -> Path:
-    """A composition's directory, as far as running needs it: engine/ inside. Float32, 8 windows, 5 beams."""
+def tiny_en(max_input_len: int = 3000, precision: str = "float32", cache: KVCache = CONTIGUOUS, **changes: int) -> Path:
+    """A composition's directory, as far as running needs it: engine/ inside. 8 windows, 5 beams, or as changed."""
     directory = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     checkpoint, engine = directory / "checkpoint", directory / "engine"
     weights = readers.read(packaged(TINY_EN).parent, "ctranslate2")
-    write_checkpoint(checkpoint, "tiny.en", FLOAT32, weights)
+    write_checkpoint(checkpoint, "tiny.en", PRECISIONS[precision], weights)
     ranks = vocabulary.ranks_from_tokenizer_json(packaged(TINY_EN).with_name("tokenizer.json"))
     vocabulary.write_rank_file(checkpoint / VOCABULARY_FILE, ranks)
-    spec = EngineSpec("tiny.en", "onnxruntime", weights.dimensions, FLOAT32, profile(max_input_len=max_input_len),
-                      KVCache("contiguous", 64))
+    spec = EngineSpec("tiny.en", "onnxruntime", weights.dimensions, PRECISIONS[precision],
+                      profile(max_input_len=max_input_len, **changes), cache)
     engine.mkdir()
     backends.get("onnxruntime").build(checkpoint, spec, engine, lambda line: None)
     return directory
+
+
+def duplex() -> Path:
+    """profile=duplex_lowmem with tiny.en."""
+    return tiny_en(750, "int8", PAGED, max_batch_size=1, max_beam_width=1, max_new_tokens=64, margin_frames=100)
 
 
 def clip(name: str) -> Path:

@@ -34,7 +34,8 @@ class Slab:
         self._resident = resident
         self._step = -(-rows * row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE  # from tensor to tensor
         self._count = count
-        self._map = mmap.mmap(-1, max(1, count * self._step), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.size = count * self._step  # bytes
+        self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if resident:
             np.frombuffer(self._map, np.uint8).fill(0)
         else:
