@@ -50,13 +50,13 @@ def test_memory_stays_flat_in_a_session(tmp_path: Path) -> None:
 
 
 def test_two_processes_share_what_is_mapped(tmp_path: Path) -> None:
-    """A float32 encoder is mapped and nothing else; of an int8 engine that is so for what is not repacked."""
+    """A float32 encoder, and of an int8 one what is not repacked: both have it from the file's pages."""
     for precision, shared in (("float32", 0.9), ("int8", 0.1)):
         engine = tiny_en(750, precision)
         found = benchmark("shared_weights", tmp_path / "out.json", "--engine_dir", engine)
         weights, size = found["encoder.weights"], (engine / "engine" / "encoder.weights").stat().st_size
         assert weights["Shared_Clean"] + weights["Shared_Dirty"] > shared * size  # dirty: not on the disk yet
-        assert weights["Private_Clean"] == weights["Private_Dirty"] == 0
+        assert weights["Private_Clean"] + weights["Private_Dirty"] < 200_000  # that only this one has looked at
         assert weights["Pss"] < 0.6 * weights["Rss"]
 
 

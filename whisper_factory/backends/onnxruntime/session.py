@@ -1,4 +1,19 @@
-"""Running an engine: encode windows, then decode tokens against KV caches that are bound, not passed."""
+"""Running an engine: encode windows, then decode tokens against KV caches that are bound, not passed.
+
+What takes memory, and when (bytes; V tokens in the vocabulary, S the state's width, four bytes a number):
+
+- load, in this order: the decoder's session, the encoder's, the KV caches (sizes.py). A session maps its weights. A
+  quantised product of K by N repacks them: K * N * (1 + 8 / block) in private memory, with 4 bits half of the K * N;
+  a decoder's float product 4 * K * N. The file's pages are let go after each product, so the highest point of the load
+  is the head's: V * S once more in the file's precision (integers 1 byte; float16 is first widened, to 4 * V * S).
+  A float32 encoder stays mapped, a float16 one is widened: 4 bytes a weight;
+- encode: the windows' log-mel, 4 * windows * n_mels * frames; cross-attention's KV (sizes.py); the activations of one
+  window in the session's arena, which is kept: measured with tiny.en and base, 62 to 76 * S bytes a position
+  (frames / 2);
+- decode: logits 2 * 4 * rows * V (the operator's, and the caller's copy), self-attention's KV (sizes.py), and the
+  decoder's arena, small but for the prompt of a large batch. Reordering beams copies the rows that move, of one tensor
+  at a time: at most 1 / (2 L) of self-attention's KV.
+"""
 
 from __future__ import annotations
 
