@@ -24,6 +24,8 @@ def spec(dims: dict[str, Any] | None = None, **changes: Any) -> EngineSpec:
 def test_what_can_be_built(precision: str) -> None:
     onnxruntime.check(spec(precision=precision))
     onnxruntime.check(spec(precision=precision, end_anchor=0, max_input_len=750, margin_frames=100, mode="paged"))
+    onnxruntime.check(spec(precision=precision, mode="paged", page=3, pages=18))
+    onnxruntime.check(spec(precision=precision, mode="paged", pages=0))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,10 @@ def test_what_can_be_built(precision: str) -> None:
         (spec(max_input_len=0), "0 frames"),
         (spec(max_beam_width=0), "1 or more"),
         (spec(mode="paged", page=0), "tokens_per_page=0"),
+        (spec(mode="paged", pages=8), r"max_pages=8 cannot hold the beginnings of 9 seq.* 9 or more \(9 are enough"),
+        (spec(mode="paged", page=3, pages=17), r"choices: 18 or more \(135 are enough for everything\), or null"),
+        (spec(mode="paged", pages=-1), "max_pages=-1"),
+        (spec(pages=9), "max_pages=9 goes with kv_cache=paged"),
         (replace(spec(), kv_cache=KVCache("pagde", 64)), "did you mean 'paged'"),  # type: ignore[arg-type]
         (replace(spec(), precision=Precision("int5", 5, "float16")), "no precision 'int5' of 5 bits.*int4"),
         (replace(spec(), precision=Precision("int4", 8, "float16")), "no precision 'int4' of 8 bits"),
