@@ -170,7 +170,7 @@ def test_a_sweep_goes_on_past_a_composition_that_fails(factory: Command, tmp_pat
         (["+foo=3"], "unknown setting 'foo'"),
         (["+profile.beams=3"], "unknown setting 'profile.beams'"),
         (["model=null"], "Config group override must be a string"),
-        (["backend=tensorrt_llm"], "unknown backend 'tensorrt_llm'; choices: onnxruntime"),
+        (["backend=tensorrt_llm"], "device names none; choose a device with a compute capability"),
         (["weights=path", "weights.path=absent.pt"], "absent.pt is not a file"),
         (["weights=huggingface", "weights.path=."], "holds no config.json"),
         (["model=small", "weights=package"], "no weights package is known for model 'small'"),
@@ -227,7 +227,8 @@ def test_the_sweep_flag_may_stand_anywhere(factory: Command, tmp_path: Path) -> 
 
 def test_the_kept_configuration_is_the_composition_not_the_run(built: tuple[Path, str]) -> None:
     kept = yaml.safe_load((built[0] / "config.yaml").read_text())
-    assert set(kept) == {"model", "precision", "profile", "kv_cache", "backend", "weights", "device", "validation"}
+    assert set(kept) == {"model", "precision", "profile", "kv_cache", "backend", "weights", "device", "validation",
+                         "trtllm_version"}
 
 
 def test_a_store_with_spaces_and_other_scripts(factory: Command, python: Command, tmp_path: Path) -> None:
