@@ -235,3 +235,22 @@ def test_a_store_with_spaces_and_other_scripts(factory: Command, python: Command
     done = python("whisper_factory", *TINY, "stop_after=fetch", "store.path='a b/стор'", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert os.listdir(tmp_path / "a b" / "стор" / "fetch")
+
+
+def test_a_sweep_that_only_plans_prints_one_table(factory: Command) -> None:
+    done = factory("-m", "profile=batch,interactive", "kv_cache=paged,contiguous", "model=tiny.en", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    header, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert header[:3] == ["composition", "KV", "slots"]
+    assert [row[0].split("-")[2:4] for row in rows] == [["batch", "paged"], ["batch", "contiguous"],
+                                                        ["interactive", "paged"], ["interactive", "contiguous"]]
+    assert [row[1] for row in rows] == ["32", "32", "1", "1"]
+    assert rows[2][2:4] == ["-96.9", "%"]  # 32 slots to 1
+
+
+def test_what_does_not_fit_is_refused_with_what_would(factory: Command, tmp_path: Path) -> None:
+    done = factory("profile=batch", "model=small.en", "device=jetson_orin_nano_8gb", "device.reserved_mb=6500")
+    assert done.returncode == 2
+    assert "device jetson_orin_nano_8gb has 1.50 GB for it" in done.stderr
+    assert done.stderr.count(" saves ") == 3
+    assert not (tmp_path / "outputs").exists()

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from whisper_factory import clips, memory, outputs
+from whisper_factory import clips, memory, outputs, remedies
 from whisper_factory.factory import Outcome
+from whisper_factory.memory import Estimate
 from whisper_factory.plan import Plan
 
 
@@ -36,18 +37,23 @@ def comparison(outcomes: Sequence[Outcome]) -> str:
 
     A slot is the self-attention KV of one sequence: batch times beams of them are held.
     """
-    spec = [outcome.plan.spec for outcome in outcomes]
-    kv = [sum(outcome.memory.part(name).peak for name in (memory.SELF_KV, memory.CROSS_KV)) for outcome in outcomes]
-    most_slots, most_kv = max(each.max_rows for each in spec), max(*kv, 1)
-    rows = [("composition", "KV slots", "", "KV", "", "load", "peak")]
-    for each, outcome, held in zip(spec, outcomes, kv, strict=True):
-        rows.append((outcome.plan.composition.name, str(each.max_rows), _less(each.max_rows, most_slots),
-                     f"{held / memory.MB:.1f} MB", _less(held, most_kv), f"{outcome.memory.load / memory.MB:.0f} MB",
-                     f"{outcome.memory.peak / memory.MB:.0f} MB"))
+    specs = [outcome.plan.spec for outcome in outcomes]
+    kv = [_kv(outcome.memory) for outcome in outcomes]
+    turns = [_kv(memory.estimate(spec, turn_frames=remedies.TURN_FRAMES)) for spec in specs]
+    most_slots, most_kv = max(spec.max_rows for spec in specs), max(*kv, 1)
+    rows = [("composition", "KV slots", "fewer", "KV", "less", "KV at 10 s turns", "load", "peak")]
+    for spec, outcome, held, turn in zip(specs, outcomes, kv, turns, strict=True):
+        rows.append((outcome.plan.composition.name, str(spec.max_rows), _less(spec.max_rows, most_slots),
+                     f"{held / memory.MB:.1f} MB", _less(held, most_kv), f"{turn / memory.MB:.1f} MB",
+                     f"{outcome.memory.load / memory.MB:.0f} MB", f"{outcome.memory.peak / memory.MB:.0f} MB"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                            zip(row[1:], widths[1:], strict=True))]).rstrip()
-                     for row in rows)
+    return "\n".join("  ".join(cell.rjust(width) if column else cell.ljust(width)
+                               for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows)
+
+
+def _kv(found: Estimate) -> int:
+    """Bytes of both KV caches at the highest."""
+    return sum(found.part(name).peak for name in (memory.SELF_KV, memory.CROSS_KV))
 
 
 def _less(part: int, whole: int) -> str:

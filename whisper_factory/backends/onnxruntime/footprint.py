@@ -16,6 +16,7 @@ from whisper_factory.whisper.runaway import token_budget
 FLOAT = 4
 PYTHON = 62 * MB  # Python, NumPy and ONNX Runtime, imported; 60 to 64 were seen
 SESSIONS = 11 * MB  # two sessions with their graphs, the vocabulary, the tokenizer
+WIDENING = 10 * MB  # what the heap keeps of float16 weights that were widened at load
 ARENA = 18  # floats for every encoder position and channel that ONNX Runtime's arena holds after the encoder ran
 WORKING = 9 * MB  # what decoding takes beside logits and caches
 MEL_COPIES = 2  # log-mel windows, one by one and as a batch
@@ -24,28 +25,29 @@ MEL_COPIES = 2  # log-mel windows, one by one and as a batch
 def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
     """Parts, in bytes; see `backends.Backend.footprint`.
 
-    Integers are repacked by the runtime, so they are private memory from the start; a float32 decoder too. A float
-    encoder stays in its mapped file, of which memory is taken when it first runs.
+    Integers are repacked by the runtime, so they are private memory from the start; a float32 decoder too. A float32
+    encoder stays in its mapped file, of which memory is taken when it first runs; a float16 one is widened at load.
     """
     sizes_of, name = spec.dimensions, spec.precision.name
     encoder, decoder, head = _weights(spec)
-    mapped = not spec.precision.bits
+    floats, mapped = not spec.precision.bits, spec.precision.dtype == "float32"
+    runtime = SESSIONS + (WIDENING if floats and not mapped else 0)
     self_kv, cross_kv, whole = _caches(spec, turn_frames)
     at_load = spec.kv_cache.mode == "contiguous"
     parts = [
         Part(f"weights, encoder ({name})", 0 if mapped else encoder, encoder),
         Part(f"weights, decoder ({name})", decoder, decoder),
-        Part(f"output head ({'float32' if mapped else '8 bits'})", head, head),
+        Part(f"output head ({'float32' if floats else '8 bits'})", head, head),
         Part(SELF_KV, whole[0] if at_load else 0, self_kv),
         Part(CROSS_KV, whole[1] if at_load else 0, cross_kv),
         Part("encoder activations", 0, ARENA * FLOAT * spec.window_frames // 2 * sizes_of.n_audio_state),
         Part("decoder workspace", 0, WORKING + 2 * spec.max_rows * sizes_of.n_vocab * FLOAT),
         Part("log-mel and audio", 0, _sound(spec)),
-        Part("runtime (ONNX Runtime's sessions)", SESSIONS, SESSIONS),
+        Part("runtime (ONNX Runtime's sessions)", runtime, runtime),
         Part(LIBRARIES, PYTHON, PYTHON),
     ]
     # While a session repacks a matrix it has it twice, and the head is the largest; the encoder is opened after it.
-    opening = decoder + 2 * head + SESSIONS + PYTHON
+    opening = decoder + 2 * head + runtime + PYTHON
     short = opening - sum(part.peak for part in parts)
     return [*parts, Part("held twice while loading", 0, short)] if short > 0 else parts
 
