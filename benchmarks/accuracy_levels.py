@@ -39,7 +39,7 @@ def transcriber(folder: Path, model: str, precision: str, level: int) -> Transcr
     fetched, checkpoint, engine = (folder / model / name / precision / str(level) for name in "fce")
     for directory in (fetched, checkpoint, engine):
         directory.mkdir(parents=True)
-    fetch.run(step, {}, fetched, Context(print, folder / "downloads"))
+    fetch.run(step, {}, fetched, Context(print, folder / "downloads", folder / "failed"))
     convert.checkpoint(fetched, step.params["kind"], checkpoint, model, spec.dimensions,
                        Precision(**vars(made.precision)))
     with mock.patch.object(pack, "ACCURACY_LEVEL", level), mock.patch.object(head, "ACCURACY_LEVEL", level):

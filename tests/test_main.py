@@ -170,7 +170,7 @@ def test_a_sweep_goes_on_past_a_composition_that_fails(factory: Command, tmp_pat
         (["+foo=3"], "unknown setting 'foo'"),
         (["+profile.beams=3"], "unknown setting 'profile.beams'"),
         (["model=null"], "Config group override must be a string"),
-        (["backend=tensorrt_llm"], "unknown backend 'tensorrt_llm'; choices: onnxruntime"),
+        (["backend=tensorrt_llm"], "device names none; choose a device with a compute capability"),
         (["weights=path", "weights.path=absent.pt"], "absent.pt is not a file"),
         (["weights=huggingface", "weights.path=."], "holds no config.json"),
         (["model=small", "weights=package"], "no weights package is known for model 'small'"),
@@ -227,10 +227,30 @@ def test_the_sweep_flag_may_stand_anywhere(factory: Command, tmp_path: Path) -> 
 
 def test_the_kept_configuration_is_the_composition_not_the_run(built: tuple[Path, str]) -> None:
     kept = yaml.safe_load((built[0] / "config.yaml").read_text())
-    assert set(kept) == {"model", "precision", "profile", "kv_cache", "backend", "weights", "device", "validation"}
+    assert set(kept) == {"model", "precision", "profile", "kv_cache", "backend", "weights", "device", "validation",
+                         "trtllm_version"}
 
 
 def test_a_store_with_spaces_and_other_scripts(factory: Command, python: Command, tmp_path: Path) -> None:
     done = python("whisper_factory", *TINY, "stop_after=fetch", "store.path='a b/стор'", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert os.listdir(tmp_path / "a b" / "стор" / "fetch")
+
+
+def test_a_sweep_that_only_plans_prints_one_table(factory: Command) -> None:
+    done = factory("-m", "profile=batch,interactive", "kv_cache=paged,contiguous", "model=tiny.en", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    header, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert header[:3] == ["composition", "KV", "slots"]
+    assert [row[0].split("-")[2:4] for row in rows] == [["batch", "paged"], ["batch", "contiguous"],
+                                                        ["interactive", "paged"], ["interactive", "contiguous"]]
+    assert [row[1] for row in rows] == ["32", "32", "1", "1"]
+    assert rows[2][2:4] == ["-96.9", "%"]  # 32 slots to 1
+
+
+def test_what_does_not_fit_is_refused_with_what_would(factory: Command, tmp_path: Path) -> None:
+    done = factory("profile=batch", "model=small.en", "device=jetson_orin_nano_8gb", "device.reserved_mb=6500")
+    assert done.returncode == 2
+    assert "device jetson_orin_nano_8gb has 1.50 GB for it" in done.stderr
+    assert done.stderr.count(" saves ") == 3
+    assert not (tmp_path / "outputs").exists()

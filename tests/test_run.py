@@ -85,7 +85,8 @@ def test_cut_and_trimmed_audio_is_told_of(tmp_path: Path, capsys: pytest.Capture
 
 def test_mistakes_in_flags(refused) -> None:  # type: ignore[no-untyped-def]
     assert "unknown flag '--num_beam'; did you mean '--num_beams'?" in refused(*arguments("--num_beam", 4))
-    assert "unknown flag '--dataset'" in refused(*arguments("--dataset=x"))
+    assert "--dataset: not allowed with argument --input_file" in refused(*arguments("--dataset", "x"))
+    assert "one of the arguments --input_file --dataset is required" in refused("--engine_dir", tiny_en())
     assert "required: --engine_dir" in refused("--input_file", clip("sample"))
     assert "invalid int value: 'two'" in refused(*arguments("--num_beams", "two"))
     assert "unknown --log_level 'loud'; choices: debug" in refused(*arguments("--log_level", "loud"))
@@ -97,7 +98,7 @@ def test_what_the_engine_cannot_do(refused) -> None:  # type: ignore[no-untyped-
     assert "num_beams=9: this engine takes 1 to 5" in refused(*arguments("--num_beams", 9))
     assert "max_new_tokens=0: this engine takes 1 to 224" in refused(*arguments("--max_new_tokens", 0))
     assert "batch_size=99: this engine takes 1 to 8" in refused(*arguments("--batch_size", 99))
-    assert "unknown padding_strategy 'longest'" in refused(*arguments("--padding_strategy", "longest"))
+    assert "unknown padding_strategy 'shortest'" in refused(*arguments("--padding_strategy", "shortest"))
     assert "tiny.en cannot hear language 'fr'" in refused(*arguments("--language", "fr"))
     assert "tiny.en cannot translate" in refused(*arguments("--task", "translate"))
     line = refused(*arguments("--max_input_len", 750))

@@ -52,7 +52,7 @@ def test_int4_inner_dimension_that_fits_no_block_is_refused() -> None:
     odd = {f"model.dimensions.n_{part}_{size}": number
            for part in ("audio", "text") for size, number in (("state", 392), ("head", 1))}
     with pytest.raises(UserError, match="block"):
-        schema.check(tiny_en(**{**odd, "precision.bits": 4, "precision.name": "int4"}))
+        schema.settle(tiny_en(**{**odd, "precision.bits": 4, "precision.name": "int4"}))
 
 
 def test_name_lists_the_five_axes() -> None:

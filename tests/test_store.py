@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from whisper_factory.errors import EnvironmentFault
-from whisper_factory.store import RECORD, Store, link_tree
+from whisper_factory.store import RECORD, Store, link
 
 KEY = "ab" * 32
 
@@ -153,13 +154,29 @@ def test_killed_at_any_moment_it_is_whole_or_absent(tmp_path: Path) -> None:
     assert False in seen  # some were killed in the middle
 
 
-def test_links_share_the_bytes_and_leave_the_record_out(tmp_path: Path) -> None:
+def test_a_link_shares_the_bytes_and_across_disks_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Store(tmp_path / "store").make("build", KEY, {}, work, quiet)
-    target = tmp_path / "engine"
-    target.mkdir()
-    link_tree(made.path, target)
-    assert [path.name for path in target.iterdir()] == ["sub"]
-    assert (target / "sub" / "file.bin").samefile(made.path / "sub" / "file.bin")
+    source = made.path / "sub" / "file.bin"
+    link(source, tmp_path / "linked")
+    assert (tmp_path / "linked").samefile(source)
+
+    def refuse(*paths: Path) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr("os.link", refuse)
+    link(source, tmp_path / "copied")
+    assert (tmp_path / "copied").read_bytes() == source.read_bytes()
+    assert not (tmp_path / "copied").samefile(source)
+
+
+def test_a_script_stays_executable_and_nothing_is_writable(tmp_path: Path) -> None:
+    def script(out: Path) -> None:
+        (out / "build.sh").touch(0o755)
+        (out / "plain").touch()
+
+    made = Store(tmp_path).make("kit", KEY, {}, script, quiet)
+    assert (made.path / "build.sh").stat().st_mode & 0o777 == 0o555
+    assert (made.path / "plain").stat().st_mode & 0o777 == 0o444
 
 
 def test_record_is_plain_json(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory.whisper.dimensions import Dimensions
-from whisper_factory.whisper.readers import Weights, tensor_shapes
+from whisper_factory.whisper.readers import Weights
+from whisper_factory.whisper.tensors import tensor_shapes
 
 
 def tiny_dimensions(multilingual: bool = False, **dims: int) -> Dimensions:

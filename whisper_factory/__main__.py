@@ -10,9 +10,12 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whisper_factory import complaints, console
+
+if TYPE_CHECKING:
+    from whisper_factory.factory import Outcome
 
 log = logging.getLogger("whisper_factory")
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -56,11 +59,12 @@ def _hydra(exit_codes: list[int], wants_traceback: bool) -> None:
 
     ConfigStore.instance().store(name="base_schema", node=Composition)
     before = os.environ.get(FULL_ERROR)
+    planned: list[Outcome] = []
 
     def job(config: Any) -> None:
         _restore(before)  # children must not see what is meant for Hydra
         try:
-            _produce(config)
+            _produce(config, planned)
         except Exception as error:  # a sweep goes on with its next composition
             if wants_traceback:
                 raise
@@ -74,6 +78,10 @@ def _hydra(exit_codes: list[int], wants_traceback: bool) -> None:
         hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name="config")(job)()
     finally:
         _restore(before)
+    if planned:
+        from whisper_factory import report
+
+        print(report.comparison(planned))
 
 
 def _restore(before: str | None) -> None:
@@ -83,20 +91,29 @@ def _restore(before: str | None) -> None:
         os.environ[FULL_ERROR] = before
 
 
-def _produce(config: Any) -> None:
+def _produce(config: Any, planned: list[Outcome]) -> None:
+    """Make one composition; those that a sweep only plans are collected for one table."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from whisper_factory import factory, report
+    from whisper_factory import factory, report, schema
     from whisper_factory.schema import Composition
 
     complaints.refuse_strangers(OmegaConf.to_container(config), configuration_directory())
     composition = OmegaConf.to_object(config)
     assert isinstance(composition, Composition)
     _set_up_logging(composition.quiet or composition.dry_run)
+    schema.check(composition)
+    typed = [override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task]
+    notes = schema.settle(composition, typed)
+    config.kv_cache.mode = composition.kv_cache.mode  # what was settled is what is declared
     declared = OmegaConf.masked_copy(config, [key for key in config if key not in RUN_ONLY])
-    outcome = factory.produce(composition, OmegaConf.to_yaml(declared, resolve=True))
+    outcome = factory.produce(composition, OmegaConf.to_yaml(declared, resolve=True), notes)
     if composition.quiet:
         print(outcome.plan.directory)
+    elif composition.dry_run and HydraConfig.get().mode == RunMode.MULTIRUN:
+        planned.append(outcome)
     else:
         print(report.plan_table(outcome) if composition.dry_run else report.result(outcome))
     factory.check_gates(outcome)

@@ -20,7 +20,7 @@ LONGEST_PROMPT = 4  # <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
 
 KVMode = Literal["contiguous", "paged"]
 PaddingStrategy = Literal["max", "trim", "nopad"]
-KV_MODES: tuple[str, ...] = get_args(KVMode)
+KV_MODES: tuple[KVMode, ...] = get_args(KVMode)
 PADDING_STRATEGIES: tuple[str, ...] = get_args(PaddingStrategy)
 
 
@@ -57,6 +57,18 @@ class KVCache:
 
 
 @dataclass(frozen=True)
+class Target:
+    """The GPU that an engine is built for, and what its toolkit is asked for; the machine at hand need not have it."""
+
+    device: str
+    compute_capability: str  # "8.7"
+    version: str  # of TensorRT-LLM
+    allow_unanchored: bool  # a short window without its end anchor, where the runtime has no place for one
+    kv_cache_free_gpu_memory_fraction: float  # of the memory free at load that paged KV may take
+    cross_kv_cache_fraction: float  # of that, for cross-attention (TensorRT-LLM 0.15 and later)
+
+
+@dataclass(frozen=True)
 class EngineSpec:
     """Everything that shapes an engine's bytes, apart from the weights."""
 
@@ -66,6 +78,7 @@ class EngineSpec:
     precision: Precision
     profile: Profile
     kv_cache: KVCache
+    target: Target | None = None  # None: whatever machine it is built on
 
     @property
     def window_frames(self) -> int:
@@ -104,6 +117,7 @@ class EngineSpec:
             precision=Precision(**data["precision"]),
             profile=Profile(**data["profile"]),
             kv_cache=KVCache(**data["kv_cache"]),
+            target=Target(**data["target"]) if data["target"] else None,
         )
 
     def save(self, directory: Path) -> None:

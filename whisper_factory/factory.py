@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whisper_factory import outputs, plan, schema, store
+from whisper_factory import memory, outputs, plan, remedies, store
 from whisper_factory.errors import FactoryError, GateMissed
+from whisper_factory.memory import Estimate
 from whisper_factory.plan import Plan, PlannedStep
 from whisper_factory.schema import Composition
 from whisper_factory.sources import local
@@ -28,35 +29,51 @@ class Outcome:
     """What a run has to show."""
 
     plan: Plan
+    memory: Estimate
     finished: dict[str, Finished]
     validation: dict[str, Any] | None  # validation.json, if the plan has that step
 
 
-def produce(composition: Composition, resolved: str) -> Outcome:
+def produce(composition: Composition, resolved: str, notes: Sequence[str] = ()) -> Outcome:
     """Make the engine that a composition declares.
 
     Args:
+        composition: checked and settled (see schema).
         resolved: the composition as YAML, kept as config.yaml.
+        notes: what settling it had to say.
 
     Raises:
         UserError, EnvironmentFault: see the steps.
     """
-    schema.check(composition)
     composition.outputs = str(local(composition.outputs))
     storage = Store(local(composition.store.path) if composition.store.path else store.default_path())
-    made = plan.make(composition, lambda step, key: storage.find(step, key) is not None)
+    made = plan.make(composition, lambda step, key: storage.find(step, key) is not None, notes)
     log.info("%s -> %s", composition.name, made.directory)
+    for note in made.notes:
+        log.info("note      %s", note, extra={"idle": True})
+    needed = _memory(made)
+    for line in memory.table(needed, composition.device.name):
+        log.info("memory    %s", line, extra={"idle": True})
     if composition.dry_run:
         cached = {step.name: found for step in made.steps if (found := storage.find(step.name, step.key))}
-        return Outcome(made, cached, None)
+        return Outcome(made, needed, cached, None)
     finished: dict[str, Finished] = {}
     with _LogFile(made.directory / "log.txt"):
         for step in made.steps:
-            finished[step.name] = _ensure(step, finished, storage)
+            finished[step.name] = _ensure(step, finished, storage, made.directory / "failed")
         if not outputs.is_current(made):
             with _one_at_a_time(storage, made):
                 outputs.write(made, finished, resolved)
-    return Outcome(made, finished, _validation(finished))
+    return Outcome(made, needed, finished, _validation(finished))
+
+
+def _memory(made: Plan) -> Estimate:
+    """What the engine will take of its device; refused where that is more than there is."""
+    device = made.composition.device
+    budget = memory.host_memory() if device.memory_gb is None else round(device.memory_gb * memory.GB)
+    needed = memory.estimate(made.spec, budget, round(device.reserved_mb * memory.MB))
+    remedies.refuse_what_does_not_fit(made.spec, needed, device.name)
+    return needed
 
 
 @contextmanager
@@ -68,14 +85,14 @@ def _one_at_a_time(storage: Store, made: Plan) -> Iterator[None]:
         yield
 
 
-def _ensure(step: PlannedStep, finished: dict[str, Finished], storage: Store) -> Finished:
+def _ensure(step: PlannedStep, finished: dict[str, Finished], storage: Store, failures: Path) -> Finished:
     """The finished step: from the store, or made now."""
     found = storage.find(step.name, step.key)
     if found:
         log.info("%-9s didn't change (%s)", step.name, step.key[:12], extra={"idle": True})
         return found
     log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
-    context = Context(say=lambda line: log.info("%-9s %s", "", line), downloads=storage.downloads)
+    context = Context(lambda line: log.info("%-9s %s", "", line), storage.downloads, failures)
     inputs = {name: finished[name].path for name in step.inputs}
     started = time.monotonic()
     made = storage.make(step.name, step.key, step.record, lambda out: STEPS[step.name].run(step, inputs, out, context),

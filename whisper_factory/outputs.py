@@ -1,6 +1,9 @@
 """The engine directory: links into the store, and the papers that say what they are.
 
     config.yaml  plan.json  checkpoint/  engine/  validation.json  manifest.json  log.txt
+
+A backend whose engines are built on their device also has build.sh, requirements.txt and runtime/ here, its own
+packed checkpoint in checkpoint/, and kit.tar: all of that in one file, for the device.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ from whisper_factory.steps.validate import REPORT
 
 MANIFEST = "manifest.json"
 PAPERS = ("config.yaml", "plan.json")
-LINKED = {"convert": "checkpoint", "build": "engine", "validate": "."}
+# Where a step's files go; a packed checkpoint takes the canonical one's place.
+PLACES = {"convert": "checkpoint", "pack": "checkpoint", "kit": "", "build": "engine", "validate": ""}
+KIT = "kit.tar"
+OWNED = ("checkpoint", "engine", "runtime", "build.sh", "requirements.txt", REPORT, KIT)
 
 
 def is_current(plan: Plan) -> bool:
@@ -30,6 +36,8 @@ def is_current(plan: Plan) -> bool:
         if not all((plan.directory / paper).is_file() for paper in PAPERS):
             return False
         sizes = {name: about["bytes"] for name, about in manifest["outputs"].items()}
+        if any(step.name == "kit" for step in plan.steps) and not (plan.directory / KIT).is_file():
+            return False
         return all((plan.directory / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -45,14 +53,14 @@ def write(plan: Plan, finished: dict[str, store.Finished], resolved: str) -> Non
     directory = plan.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        outputs: dict[str, Any] = {}
-        for name, place in LINKED.items():
-            if name in finished:
-                _replace(finished[name].path, directory, place)
-                prefix = "" if place == "." else f"{place}/"
-                outputs |= {f"{prefix}{file}": about for file, about in finished[name].record["outputs"].items()}
-            else:
-                _remove(directory, place)  # of another version of this composition
+        outputs, files = _files(finished)
+        parts = {name.partition("/")[0] for name in files}
+        built_by_hand = {"engine"} if "kit" in finished else set()  # by build.sh: not ours to remove
+        for part in OWNED:
+            if part not in parts | built_by_hand:
+                _remove(directory / part)  # of another version of this composition
+        for part in sorted(parts):
+            _replace(directory, part, {name: path for name, path in files.items() if name.partition("/")[0] == part})
         papers = {
             "config.yaml": resolved,
             "plan.json": _json(describe(plan)),
@@ -60,6 +68,8 @@ def write(plan: Plan, finished: dict[str, store.Finished], resolved: str) -> Non
         }
         for file, text in papers.items():  # the manifest last: it vouches for the rest
             _write(directory / file, text)
+        if "kit" in finished:
+            _write_kit(directory, [*files, *papers])
     except OSError as error:
         known = store.fault(error, directory, "outputs=DIR moves the outputs")
         if known is None:
@@ -93,25 +103,54 @@ def _manifest(plan: Plan, finished: dict[str, store.Finished], outputs: dict[str
     }
 
 
-def _replace(source: Path, directory: Path, place: str) -> None:
-    """Swap in links to a finished step's files."""
-    if place == ".":
-        _remove(directory, place)
-        store.link_tree(source, directory)
-        return
-    fresh = directory / f".{place}.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    store.link_tree(source, fresh)
-    _remove(directory, place)
-    os.rename(fresh, directory / place)
+def _files(finished: dict[str, store.Finished]) -> tuple[dict[str, Any], dict[str, Path]]:
+    """What the directory holds, by path in it: sizes and digests, and where each file lies in the store."""
+    outputs: dict[str, Any] = {}
+    files: dict[str, Path] = {}
+    for step, place in PLACES.items():
+        if step not in finished or (step == "convert" and "pack" in finished):
+            continue
+        for name, about in finished[step].record["outputs"].items():
+            inside = f"{place}/{name}" if place else name
+            outputs[inside], files[inside] = about, finished[step].path / name
+    return outputs, files
 
 
-def _remove(directory: Path, place: str) -> None:
-    if place == ".":
-        (directory / REPORT).unlink(missing_ok=True)
+def _replace(directory: Path, part: str, files: dict[str, Path]) -> None:
+    """Swap in links to finished steps' files: one file or folder of the directory."""
+    fresh = directory / f".{part}.new"
+    _remove(fresh)
+    for name, source in files.items():
+        target = fresh.parent / f".{part}.new{name.removeprefix(part)}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        store.link(source, target)
+    _remove(directory / part)
+    os.rename(fresh, directory / part)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        shutil.rmtree(directory / place, ignore_errors=True)
+        path.unlink(missing_ok=True)
+
+
+def _write_kit(directory: Path, names: list[str]) -> None:
+    """Everything in one file, the same bytes for the same content."""
+    import tarfile
+
+    fresh = directory / f".{KIT}.new"
+    with tarfile.open(fresh, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in sorted(names):
+            info = tar.gettarinfo(directory / name, f"kit/{name}")
+            info.mtime = info.uid = info.gid = 0
+            info.uname = info.gname = ""
+            info.mode = 0o755 if name.endswith(".sh") else 0o644
+            info.type = tarfile.REGTYPE  # hard links of one file are files to the device
+            info.size = (directory / name).stat().st_size
+            with (directory / name).open("rb") as stream:
+                tar.addfile(info, stream)
+    os.replace(fresh, directory / KIT)
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from whisper_factory import backends, clips, digest, sources
+from whisper_factory.backends import KitBackend
 from whisper_factory.clips import Clip
-from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.engine_spec import EngineSpec, Precision
 from whisper_factory.errors import UserError
 from whisper_factory.schema import Composition, ValidationConfig
 from whisper_factory.steps import STEPS
@@ -47,6 +48,7 @@ class Plan:
     key: str
     steps: tuple[PlannedStep, ...]
     source: sources.Source
+    notes: tuple[str, ...] = ()  # what a user should know before anything is built
 
     @property
     def directory(self) -> Path:
@@ -54,10 +56,11 @@ class Plan:
         return Path(self.composition.outputs) / self.composition.name / self.key[:12]
 
 
-def make(composition: Composition, in_store: Callable[[str, str], bool]) -> Plan:
-    """Plan a checked composition. Reads and hashes local inputs; writes and downloads nothing.
+def make(composition: Composition, in_store: Callable[[str, str], bool], notes: Sequence[str] = ()) -> Plan:
+    """Plan a settled composition. Reads and hashes local inputs; writes and downloads nothing.
 
     Args:
+        notes: what settling it had to say.
         in_store: whether a step (name, key) is already finished; decides only which source `weights=auto` is.
 
     Raises:
@@ -67,18 +70,23 @@ def make(composition: Composition, in_store: Callable[[str, str], bool]) -> Plan
     source = sources.choose(
         composition.model, composition.weights, lambda found: in_store("fetch", _fetch(composition, found).key)
     )
-    spec = composition.engine_spec()
+    backend, kit = backends.get(composition.backend.name), backends.kit(composition.backend.name)
+    spec = backend.settle(composition.engine_spec())
     fetch = _fetch(composition, source)
-    convert = _convert(composition, fetch)
+    convert = _convert(spec, backend.checkpoint_precision(spec), fetch)
     steps = [fetch, convert]
-    if composition.stop_after not in ("fetch", "convert"):
-        steps.append(_build(spec, convert))
+    if kit:
+        kit.check_installed(spec)
+        steps += [_pack(kit, spec, convert), _kit(kit, spec)]
+    if composition.stop_after not in ("fetch", "convert") and (not kit or kit.can_build()):
+        steps.append(_build(spec, steps[2] if kit else convert))
     chosen = _clips(composition.validation)
     if chosen and composition.stop_after is None:
         steps += _validation(composition, spec, steps, chosen)
     if composition.stop_after == "fetch":
         steps = steps[:1]
-    return Plan(composition, spec, _composition_key(composition, fetch, chosen), tuple(steps), source)
+    key = _composition_key(composition, fetch, chosen)
+    return Plan(composition, spec, key, tuple(steps), source, tuple(notes))
 
 
 def _step(name: str, about: str, params: dict[str, Any], before: Sequence[PlannedStep], tools: dict[str, str],
@@ -95,57 +103,78 @@ def _fetch(composition: Composition, source: sources.Source) -> PlannedStep:
     return _step("fetch", about, source.params, (), {}, hints)
 
 
-def _convert(composition: Composition, fetch: PlannedStep) -> PlannedStep:
+def _convert(spec: EngineSpec, precision: Precision, fetch: PlannedStep) -> PlannedStep:
     params = {
         "kind": fetch.params["kind"],
-        "model": composition.model.name,
-        "dimensions": asdict(composition.engine_spec().dimensions),
-        "precision": asdict(composition.engine_spec().precision),
+        "model": spec.model,
+        "dimensions": asdict(spec.dimensions),
+        "precision": asdict(precision),
     }
     hints = {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()}}
-    about = f"canonical checkpoint, {composition.precision.name}"
+    about = f"canonical checkpoint, {precision.name}"
     return _step("convert", about, params, (fetch,), STEPS["convert"].tools(), hints)
 
 
-def _build(spec: EngineSpec, convert: PlannedStep) -> PlannedStep:
+def _pack(kit: KitBackend, spec: EngineSpec, convert: PlannedStep) -> PlannedStep:
+    params = {"backend": spec.backend, "backend_version": kit.VERSION, **kit.pack_params(spec)}
+    about = f"{spec.backend} checkpoint, {spec.precision.name}"
+    return _step("pack", about, params, (convert,), kit.pack_tools(), {"spec": spec.to_dict()})
+
+
+def _kit(kit: KitBackend, spec: EngineSpec) -> PlannedStep:
+    params = {"spec": spec.to_dict(), "backend_version": kit.VERSION}
+    return _step("kit", "build.sh and what else the device needs", params, (), {})
+
+
+def _build(spec: EngineSpec, source: PlannedStep) -> PlannedStep:
     backend = backends.get(spec.backend)
     params = {"spec": spec.to_dict(), "backend_version": backend.VERSION}
     shape = spec.profile
     about = (f"{spec.backend} engine, batch {shape.max_batch_size} x beam {shape.max_beam_width}, "
              f"{shape.max_input_len} frames, {spec.kv_cache.mode} KV cache")
-    return _step("build", about, params, (convert,), backend.tools())
+    return _step("build", about, params, (source,), backend.tools())
 
 
 def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedStep],
                 chosen: list[Clip]) -> list[PlannedStep]:
-    """The reference's transcripts, and the engine's comparison with them."""
-    fetch, _, build = steps
-    backend = backends.get(REFERENCE_BACKEND)
+    """The reference's transcripts, and the comparison with them: of the engine, or of what will be built from."""
+    made = {step.name: step for step in steps}
+    kit = backends.kit(spec.backend)
+    preflight = kit.preflight_spec(spec) if kit and "build" not in made else None
+    embedded = backends.get(REFERENCE_BACKEND)
     heard, short = clips.digest(chosen), spec.window_frames < WINDOW_FRAMES
     hints = {"clips": [asdict(clip) | {"path": str(clip.path)} for clip in chosen]}
     reference = _step(
         "reference", f"float32 at 3000 frames, transcripts of {len(chosen)} clips",
-        {"kind": fetch.params["kind"], "model": spec.model, "dimensions": asdict(spec.dimensions), "clips": heard,
-         "max_input_len": spec.profile.max_input_len, "short_window": short,
-         "backend": [REFERENCE_BACKEND, backend.VERSION]},
-        (fetch,), backend.tools(), hints,
+        {"kind": made["fetch"].params["kind"], "model": spec.model, "dimensions": asdict(spec.dimensions),
+         "clips": heard, "max_input_len": spec.profile.max_input_len, "short_window": short,
+         "backend": [REFERENCE_BACKEND, embedded.VERSION]},
+        (made["fetch"],), embedded.tools(), hints,
     )
-    validation, precision = composition.validation, spec.precision.name
-    gates = {
+    params = {"name": composition.validation.name, "clips": heard, "repeats": composition.validation.repeats,
+              "gates": _gates(composition, preflight is not None), "max_input_len": spec.profile.max_input_len,
+              "short_window": short}
+    about = f"{composition.validation.name}: {len(chosen)} clips, paired with the reference"
+    if preflight is None:
+        return [reference, _step("validate", about, params, (made["build"], reference),
+                                 backends.get(spec.backend).tools(), hints)]
+    params |= {"repeats": 1, "backend": spec.backend, "preflight": preflight.to_dict(),
+               "preflight_version": embedded.VERSION}
+    return [reference, _step("validate", f"{about}; preflight: the packed weights, on the CPU", params,
+                             (made["pack"], reference), embedded.tools(), hints)]
+
+
+def _gates(composition: Composition, preflight: bool) -> dict[str, float | None]:
+    """The limits for this precision. A preflight runs on another machine: it gates neither latency nor memory."""
+    validation, precision = composition.validation, composition.precision.name
+    return {
         "min_token_agreement": validation.min_token_agreement.get(precision),
         "min_edge_token_agreement": validation.min_edge_token_agreement.get(precision),
         "max_runaways": validation.max_runaways,
         "max_wer_increase": validation.max_wer_increase.get(precision),
-        "max_latency_ms": validation.max_latency_ms,
-        "max_peak_mb": validation.max_peak_mb,
+        "max_latency_ms": None if preflight else validation.max_latency_ms,
+        "max_peak_mb": None if preflight else validation.max_peak_mb,
     }
-    validate = _step(
-        "validate", f"{validation.name}: {len(chosen)} clips, paired with the reference",
-        {"name": validation.name, "clips": heard, "repeats": validation.repeats, "gates": gates,
-         "max_input_len": spec.profile.max_input_len, "short_window": short},
-        (build, reference), backends.get(spec.backend).tools(), hints,
-    )
-    return [reference, validate]
 
 
 REFERENCE_BACKEND = "onnxruntime"  # the reference always runs here, on the CPU, whatever the engine runs on
@@ -170,5 +199,7 @@ def _composition_key(composition: Composition, fetch: PlannedStep, chosen: list[
     axes = ("model", "precision", "profile", "kv_cache", "backend", "device")
     declared = {axis: asdict(getattr(composition, axis)) for axis in axes}
     declared["model"] = {"name": composition.model.name, "dimensions": declared["model"]["dimensions"]}
+    if spec_target := composition.engine_spec().target:
+        declared["target"] = asdict(spec_target)
     declared["validation"] = asdict(composition.validation) | {"clips": clips.digest(chosen) if chosen else None}
     return digest.of_data({**declared, "weights": fetch.params})

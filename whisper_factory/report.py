@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
-from whisper_factory import clips
+from whisper_factory import clips, memory, outputs, remedies
 from whisper_factory.factory import Outcome
+from whisper_factory.memory import Estimate
+from whisper_factory.plan import Plan
 
 
 def plan_table(outcome: Outcome) -> str:
@@ -19,12 +22,42 @@ def plan_table(outcome: Outcome) -> str:
         lines.append(f"{step.name:<9} {step.key[:12]}  {state:<6}  {step.about}")
         if needs:
             lines.append(f"{'':<9} {'':<12}  {'':<6}  needs {needs}")
+    lines += ["", "memory", *(f"  {line}" for line in memory.table(outcome.memory, plan.composition.device.name))]
+    lines += [f"note      {note}" for note in plan.notes]
     lines += ["", "inputs"]
     for name, parts in plan.source.files.items():
         lines += [f"  {name}: {part.origin} (sha256 {part.sha256[:12]})" for part in parts]
     vocabulary = plan.source.vocabulary
     lines.append(f"  vocabulary {vocabulary.name} (sha256 {vocabulary.sha256[:12]})")
     return "\n".join(lines)
+
+
+def comparison(outcomes: Sequence[Outcome]) -> str:
+    """One table of several planned compositions: what each takes, and its KV caches against the largest's.
+
+    A slot is the self-attention KV of one sequence: batch times beams of them are held.
+    """
+    specs = [outcome.plan.spec for outcome in outcomes]
+    kv = [_kv(outcome.memory) for outcome in outcomes]
+    turns = [_kv(memory.estimate(spec, turn_frames=remedies.TURN_FRAMES)) for spec in specs]
+    most_slots, most_kv = max(spec.max_rows for spec in specs), max(*kv, 1)
+    rows = [("composition", "KV slots", "fewer", "KV", "less", "KV at 10 s turns", "load", "peak")]
+    for spec, outcome, held, turn in zip(specs, outcomes, kv, turns, strict=True):
+        rows.append((outcome.plan.composition.name, str(spec.max_rows), _less(spec.max_rows, most_slots),
+                     f"{held / memory.MB:.1f} MB", _less(held, most_kv), f"{turn / memory.MB:.1f} MB",
+                     f"{outcome.memory.load / memory.MB:.0f} MB", f"{outcome.memory.peak / memory.MB:.0f} MB"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(width) if column else cell.ljust(width)
+                               for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows)
+
+
+def _kv(found: Estimate) -> int:
+    """Bytes of both KV caches at the highest."""
+    return sum(found.part(name).peak for name in (memory.SELF_KV, memory.CROSS_KV))
+
+
+def _less(part: int, whole: int) -> str:
+    return "" if part == whole else f"-{100 * (1 - part / whole):.1f} %"
 
 
 def result(outcome: Outcome) -> str:
@@ -36,11 +69,22 @@ def result(outcome: Outcome) -> str:
         megabytes = sum(about["bytes"] for about in outcome.finished["build"].record["outputs"].values()) / 1e6
         lines.append(f"engine      {megabytes:.1f} MB")
     lines.append(f"directory   {outcome.plan.directory}")
+    if "kit" in outcome.finished and "build" not in outcome.finished:
+        lines += _kit(outcome.plan)
     if "build" in outcome.finished:
         words = ("--engine_dir", str(outcome.plan.directory), "--input_file", str(clips.bundled("quick")[0].path))
         command = f"python -m whisper_factory.run {shlex.join(words)}"
         lines.append(f"try it      {command}")
     return "\n".join(lines)
+
+
+def _kit(plan: Plan) -> list[str]:
+    """What to do with a kit."""
+    target, kit = plan.spec.target, plan.directory / outputs.KIT
+    assert target is not None
+    return [f"kit         {kit} ({kit.stat().st_size / 1e6:.1f} MB)",
+            f"next        copy it to {target.device} ({plan.spec.backend} {target.version}), then there: "
+            f"tar xf {outputs.KIT} && bash kit/build.sh"]
 
 
 def _validation(report: dict[str, Any]) -> list[str]:
@@ -54,12 +98,16 @@ def _validation(report: dict[str, Any]) -> list[str]:
     if summary["edge_clips"]:
         lines.append(f"edge        {100 * summary['edge_token_agreement']:.2f} % over {summary['edge_clips']} "
                      "recordings of the full length")
-    lines += [
-        f"latency     {summary['latency_ms_mean']:.0f} ms a clip, real-time factor {summary['real_time_factor']:.3f} "
-        f"({summary['threads']} threads), load {summary['load_ms']:.0f} ms",
-        f"memory      {summary['peak_rss_mb']:.0f} MB at peak, of which {summary['baseline_rss_mb']:.0f} MB is Python "
-        "and its libraries",
-    ]
+    if report["evidence"] == "engine":
+        lines += [
+            f"latency     {summary['latency_ms_mean']:.0f} ms a clip, real-time factor "
+            f"{summary['real_time_factor']:.3f} ({summary['threads']} threads), load {summary['load_ms']:.0f} ms",
+            f"memory      {summary['peak_rss_mb']:.0f} MB at peak, of which {summary['baseline_rss_mb']:.0f} MB is "
+            "Python and its libraries",
+        ]
+    else:
+        lines.append(f"evidence    {report['evidence']}: the packed weights on this CPU, in float32; latency and "
+                     "memory are the device's to tell")
     if summary["runaways"]:
         lines.append(f"runaways    {summary['runaways']}")
     verdicts = [f"{gate['name']} {'passed' if gate['passed'] else 'MISSED'}" for gate in report["gates"]]

@@ -14,16 +14,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from whisper_factory import console
+from whisper_factory import console, dataset
 from whisper_factory.errors import UserError, choices
 
 if TYPE_CHECKING:
     from whisper_factory.engine_spec import EngineSpec
+    from whisper_factory.resident import Measured
     from whisper_factory.whisper.options import Options
     from whisper_factory.whisper.transcribe import Transcript
 
 log = logging.getLogger("whisper_factory")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LONGEST = "longest"  # upstream's name for what `nopad` is here: a batch's windows are as long as its longest needs
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,18 +41,23 @@ def parser() -> argparse.ArgumentParser:
                     allow_abbrev=False)
     add = flags.add_argument
     add("--engine_dir", type=Path, required=True, metavar="DIR", help="what a build printed, or its engine/")
-    add("--input_file", type=Path, required=True, nargs="+", metavar="FILE", action="extend",
-        help="WAV or FLAC, any rate, any number of channels, any length")
-    add("--padding_strategy", metavar="HOW", help="max: pad each clip to the engine's length; nopad: the window "
-        "follows the clip; trim: cut longer clips (default: the engine's)")
-    add("--max_new_tokens", type=int, metavar="N", help="most tokens a window may get (default: the engine's)")
+    audio = flags.add_mutually_exclusive_group(required=True)
+    audio.add_argument("--input_file", type=Path, nargs="+", metavar="FILE", action="extend",
+                       help="WAV or FLAC, any rate, any number of channels, any length")
+    audio.add_argument("--dataset", type=Path, metavar="MANIFEST", help='JSON lines of {"audio": "clip.wav", "text": '
+                       '"what is said"}, paths relative to it; prints the word error rate too')
+    add("--padding_strategy", metavar="HOW", help="max: pad each clip to the engine's length; nopad or longest: the "
+        "window follows the longest clip of a batch; trim: cut longer clips (default: the engine's)")
+    add("--max_new_tokens", type=int, metavar="N", help="most tokens a window may get (default: the engine's); "
+        "TensorRT-LLM pins memory in proportion: lower it where a Jetson reports that it cannot")
     add("--num_beams", type=int, default=1, metavar="N", help="width of the beam search (default: 1, greedy)")
     add("--language", metavar="CODE", help="spoken language, multilingual models only (default: detected)")
     add("--task", default="transcribe", metavar="TASK", help="transcribe (default), or translate into English")
     add("--batch_size", type=int, metavar="N", help="windows at once (default: the engine's most)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: the backend's choice)")
     add("--output_json", type=Path, metavar="FILE", help="write the transcripts with tokens, windows and timings")
-    add("--report_memory", action="store_true", help="say how much memory the engine took, loaded and at its peak")
+    add("--report_memory", action="store_true", help="memory the engine took, loaded and at its peak, "
+        "against what was predicted")
     add("--log_level", default="info", metavar="LEVEL", help=f"one of {', '.join(LOG_LEVELS)} (default: info)")
     add("--name", default="", help="a label for this run, repeated in the report")
     add("--max_input_len", type=int, metavar="FRAMES", help="checked against the engine's; it is a build setting")
@@ -97,15 +104,18 @@ def run(wanted: argparse.Namespace) -> None:
     _check_lengths(wanted, spec)
 
     from whisper_factory import backends, resident
+    from whisper_factory.clips import from_manifest
     from whisper_factory.whisper.audio import read_audio
     from whisper_factory.whisper.transcribe import Transcriber
 
+    said = from_manifest(wanted.dataset) if wanted.dataset else []
+    wanted.input_file = wanted.input_file or [clip.path for clip in said]
     clips = [read_audio(path) for path in wanted.input_file]
-    memory = resident.Meter(backends.get(spec.backend).LIBRARIES)
+    meter = resident.Meter(backends.get(spec.backend).LIBRARIES)
     start = time.perf_counter()
     transcriber = Transcriber.load(wanted.engine_dir, wanted.threads)
     loaded = time.perf_counter()
-    memory.loaded()
+    meter.loaded()
     transcripts = transcriber.transcribe(clips, options)
     took = time.perf_counter() - loaded
     for path, transcript in zip(wanted.input_file, transcripts, strict=True):
@@ -115,15 +125,32 @@ def run(wanted: argparse.Namespace) -> None:
     log.info("%s%.2f s of audio in %.2f s, real-time factor %.3f (engine loaded in %.2f s)",
              label, seconds, took, took / seconds, loaded - start)
     if wanted.report_memory:
-        log.info("memory: %s", memory.read())
+        _report_memory(meter.read(), spec)
+    if said:
+        heard = [(clip.text, transcript.text) for clip, transcript in zip(said, transcripts, strict=True)]
+        print(dataset.summary(dataset.score(heard), seconds, took), flush=True)
     if wanted.output_json:
         _write_report(wanted, transcripts, {"load": loaded - start, "transcribe": took})
+
+
+def _report_memory(found: Measured, spec: EngineSpec) -> None:
+    """Measured against predicted. The peak that is predicted is the most the engine can take, whatever it was given."""
+    from whisper_factory import memory
+
+    planned, mb, shape = memory.estimate(spec), memory.MB, spec.profile
+    log.info("memory: %s", found)
+    log.info("memory: loaded %.1f MB, predicted %.1f MB; at peak %.1f MB, predicted at most %.1f MB (batch %d x beam "
+             "%d, %d frames, %d tokens)", found.loaded / mb, planned.load / mb, found.peak / mb, planned.peak / mb,
+             shape.max_batch_size, shape.max_beam_width, shape.max_input_len, shape.max_new_tokens)
 
 
 def _options(wanted: argparse.Namespace) -> Options:
     from whisper_factory.whisper.options import Options
 
-    return Options(**{entry.name: getattr(wanted, entry.name) for entry in dataclasses.fields(Options)})
+    asked = {entry.name: getattr(wanted, entry.name) for entry in dataclasses.fields(Options)}
+    if asked["padding_strategy"] == LONGEST:
+        asked["padding_strategy"] = "nopad"
+    return Options(**asked)
 
 
 def _check_lengths(wanted: argparse.Namespace, spec: EngineSpec) -> None:

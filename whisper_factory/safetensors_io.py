@@ -38,11 +38,11 @@ class Tensors(Mapping[str, NDArray[Any]]):
             UserError: it is not a safetensors file, or is cut short.
         """
         try:
-            self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
-            length = int(self._bytes[:8].view("<u8")[0])
-            header = json.loads(self._bytes[8 : 8 + length].tobytes())
+            mapped = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # plain: slices of a memmap are slow
+            length = int(mapped[:8].view("<u8")[0])
+            header = json.loads(mapped[8 : 8 + length].tobytes())
             header.pop("__metadata__", None)
-            self._data = self._bytes[8 + length :]
+            self._data = mapped[8 + length :]
             self._entries = {name: _entry(entry, self._data.size) for name, entry in header.items()}
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise UserError(f"'{path}' is not a safetensors file, or is cut short ({error}); get it again") from error
@@ -53,6 +53,9 @@ class Tensors(Mapping[str, NDArray[Any]]):
         if dtype == "BF16":  # the upper half of a float32
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

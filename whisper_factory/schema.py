@@ -8,7 +8,8 @@ This module imports neither Hydra nor a backend's library.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional  # OmegaConf reads these annotations: it wants Optional spelled out
 
 from whisper_factory import backends
@@ -20,6 +21,7 @@ from whisper_factory.engine_spec import (
     KVCache,
     Precision,
     Profile,
+    Target,
 )
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import VOCABULARIES, WINDOW_FRAMES, Dimensions
@@ -83,6 +85,9 @@ class ProfileConfig:
     padding_strategy: str = MISSING
     end_anchor: int = MISSING
     margin_frames: int = MISSING
+    # Of the memory that is free at load, what TensorRT-LLM's C++ runtime takes (left alone, it would take 0.9).
+    kv_cache_free_gpu_memory_fraction: float = 0.2
+    cross_kv_cache_fraction: float = 0.5  # of that
 
 
 @dataclass
@@ -95,6 +100,7 @@ class KVCacheConfig:
 @dataclass
 class BackendConfig:
     name: str = MISSING
+    allow_unanchored: bool = False  # a short window whose end anchor the runtime has no place for
 
 
 @dataclass
@@ -107,7 +113,8 @@ class WeightsConfig:
 class DeviceConfig:
     name: str = MISSING
     compute_capability: Optional[str] = None
-    memory_gb: Optional[float] = None
+    memory_gb: Optional[float] = None  # null: this machine's
+    reserved_mb: float = 0.0  # of it, for others: a text-to-speech model, the desktop
     unified_memory: bool = True  # shared between CPU and GPU
     source: str = MISSING  # where the figures are from
 
@@ -145,6 +152,7 @@ class Composition:
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    trtllm_version: str = MISSING  # that an engine of backend=tensorrt_llm is for
     store: StoreConfig = field(default_factory=StoreConfig)
     outputs: str = "outputs"
     dry_run: bool = False
@@ -158,8 +166,22 @@ class Composition:
             backend=self.backend.name,
             dimensions=Dimensions(**vars(self.model.dimensions)),
             precision=Precision(**vars(self.precision)),
-            profile=Profile(**vars(self.profile)),
+            profile=Profile(**{entry.name: getattr(self.profile, entry.name) for entry in fields(Profile)}),
             kv_cache=KVCache(**vars(self.kv_cache)),
+            target=self._target(),
+        )
+
+    def _target(self) -> Target | None:
+        """The GPU, for a backend whose engines are built for one."""
+        if not self.device.compute_capability or not backends.kit(self.backend.name):
+            return None
+        return Target(
+            device=self.device.name,
+            compute_capability=self.device.compute_capability,
+            version=self.trtllm_version,
+            allow_unanchored=self.backend.allow_unanchored,
+            kv_cache_free_gpu_memory_fraction=self.profile.kv_cache_free_gpu_memory_fraction,
+            cross_kv_cache_fraction=self.profile.cross_kv_cache_fraction,
         )
 
     @property
@@ -170,7 +192,7 @@ class Composition:
 
 
 def check(composition: Composition) -> None:
-    """Refuse what cannot be built, before any work.
+    """Refuse what no backend can build, before any work.
 
     Raises:
         UserError: one line with every problem found.
@@ -178,7 +200,32 @@ def check(composition: Composition) -> None:
     problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition)]
     if problems:
         raise UserError("; ".join(problems))
-    backends.get(composition.backend.name).check(composition.engine_spec())
+
+
+def settle(composition: Composition, typed: Collection[str] = ()) -> list[str]:
+    """Let the backend have its say: take the KV-cache mode it has, check the rest, and tell what a user should know.
+
+    Args:
+        composition: checked; its KV-cache mode may change.
+        typed: the keys that the command line set. A mode that only a profile chose gives way; one that was asked for
+            is refused with the reason.
+
+    Returns:
+        Lines for the plan.
+
+    Raises:
+        UserError: this backend cannot build it.
+    """
+    backend, notes = backends.get(composition.backend.name), []
+    spec = composition.engine_spec()
+    usable, declared = backend.kv_modes(spec), composition.kv_cache.mode
+    if declared not in usable and not {"kv_cache", "kv_cache.mode"} & set(typed):
+        composition.kv_cache.mode = usable[0]
+        notes.append(f"kv_cache={declared}, which the profile chose, is not to be had from {spec.backend}"
+                     f"{f' {spec.target.version}' if spec.target else ''}: {usable[0]} is taken")
+        spec = composition.engine_spec()
+    backend.check(spec)
+    return [*notes, *backend.notes(spec)]
 
 
 def _wrong_names(composition: Composition) -> list[str]:
@@ -216,7 +263,8 @@ def _wrong_dimensions(model: ModelConfig) -> list[str]:
 def _wrong_sizes(composition: Composition) -> list[str]:
     profile, text_ctx = composition.profile, composition.model.dimensions.n_text_ctx
     positions = composition.model.dimensions.n_audio_ctx
-    limits = [
+    limits: list[tuple[str, float, float, float]] = [
+        ("device.reserved_mb", composition.device.reserved_mb, 0, 1e9),
         ("profile.max_batch_size", profile.max_batch_size, 1, 1024),
         ("profile.max_beam_width", profile.max_beam_width, 1, 64),
         ("profile.max_input_len", profile.max_input_len, 100, WINDOW_FRAMES),
@@ -224,6 +272,8 @@ def _wrong_sizes(composition: Composition) -> list[str]:
         ("profile.end_anchor", profile.end_anchor, 0, positions),
         ("profile.margin_frames", profile.margin_frames, 0, WINDOW_FRAMES),
         ("kv_cache.tokens_per_page", composition.kv_cache.tokens_per_page, 1, text_ctx),
+        ("profile.kv_cache_free_gpu_memory_fraction", profile.kv_cache_free_gpu_memory_fraction, 0.001, 1),
+        ("profile.cross_kv_cache_fraction", profile.cross_kv_cache_fraction, 0.001, 0.999),
         ("validation.repeats", composition.validation.repeats, 1, 1000),
         ("validation.min_clips", composition.validation.min_clips, 0, 1_000_000),
     ]

@@ -162,7 +162,7 @@ def _settle(directory: Path) -> None:
     for path in directory.rglob("*"):
         if path.is_file():
             flush(path)
-            path.chmod(0o444)
+            path.chmod(0o555 if os.access(path, os.X_OK) else 0o444)
     flush(directory)
 
 
@@ -173,16 +173,6 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def link_tree(source: Path, target: Path) -> None:
-    """Fill the empty directory `target` with hard links to a finished step's files (copies across disks)."""
-    for path in sorted(source.rglob("*")):
-        if not path.is_file() or path.name == RECORD:
-            continue
-        place = target / path.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        link(path, place)
 
 
 def link(source: Path, target: Path) -> None:

@@ -86,6 +86,16 @@ def test_just_below_a_half_goes_down() -> None:
     assert q.tolist() == [[127, 0, 0]]
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_every_float16_is_taken_for_what_it_is(bits: int) -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    weight = every[np.isfinite(every)].reshape(-1, 31)
+    assert weight.shape == (2048, 31)
+    for weights in (weight, weight.T):  # rows of one magnitude, subnormal ones among them; rows of all of them
+        for narrow, wide in zip(quantize(weights, bits), quantize(weights.astype(np.float32), bits), strict=True):
+            np.testing.assert_array_equal(narrow, wide, strict=True)
+
+
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = np.random.default_rng(0).standard_normal((37, 16), dtype=np.float32)
     whole = quantize(weight, 8)
@@ -93,6 +103,8 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(weight_only, "CHUNK", chunk)
         for one, other in zip(whole, quantize(weight, 8), strict=True):
             np.testing.assert_array_equal(one, other)
+        q, _ = quantize(weight, 4)
+        np.testing.assert_array_equal(unpack_int4(pack_int4(q)), q)
 
 
 @given(hnp.arrays(np.int8, st.tuples(st.integers(1, 5), st.integers(1, 8).map(lambda n: 2 * n)),

@@ -20,7 +20,7 @@ def planned(made: Composition) -> PlannedStep:
 
 
 def context(tmp_path: Path) -> Context:
-    return Context(say=lambda line: None, downloads=tmp_path / "downloads")
+    return Context(say=lambda line: None, downloads=tmp_path / "downloads", failures=tmp_path / "failed")
 
 
 def run(made: Composition, tmp_path: Path) -> Path:

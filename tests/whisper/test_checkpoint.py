@@ -20,8 +20,9 @@ from tests.tiny_model import tiny_weights
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
 from whisper_factory.quantization.weight_only import pack_int4, quantize
-from whisper_factory.whisper.checkpoint import Checkpoint, is_quantized, scale_name, write_checkpoint
+from whisper_factory.whisper.checkpoint import Checkpoint, scale_name, write_checkpoint
 from whisper_factory.whisper.readers import Weights, ctranslate2
+from whisper_factory.whisper.tensors import is_quantized
 
 TINY = tiny_weights(seed=3, n_audio_ctx=60, n_vocab=500)
 FLOAT32, FLOAT16 = Precision("float32", 0, "float32"), Precision("float16", 0, "float16")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.engine_spec import EngineSpec, KVMode, Precision
 from whisper_factory.errors import UserError, choices
 
 if TYPE_CHECKING:  # planning must not pay for importing numpy
     import numpy as np
     from numpy.typing import NDArray
+
+    from whisper_factory.memory import Part
+    from whisper_factory.whisper.readers import Weights
 
 
 class Utterance(Protocol):
@@ -60,6 +63,22 @@ class Engine(Protocol):
         """
 
 
+@runtime_checkable
+class GeneratingEngine(Protocol):
+    """A loaded engine whose runtime decodes whole answers by itself."""
+
+    spec: EngineSpec
+    threads: int
+
+    def generate(
+        self, mel: NDArray[np.float32], prompts: NDArray[np.int64], max_new_tokens: int, num_beams: int
+    ) -> list[list[int]]:
+        """Encode log-mel windows [batch, n_mels, frames] and decode each after its prompt [batch, length].
+
+        Returns the tokens chosen for each window, without prompt, <|endoftext|> and what follows it.
+        """
+
+
 class Backend(Protocol):
     """What a backend's package offers as module-level names."""
 
@@ -76,14 +95,69 @@ class Backend(Protocol):
     def check(self, spec: EngineSpec) -> None:
         """Raise UserError, before any work, for a combination that this backend cannot build."""
 
-    def build(self, checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
-        """Build an engine from a canonical checkpoint directory into the empty directory `out`."""
+    def notes(self, spec: EngineSpec) -> list[str]:
+        """What a user should know before anything is built, a line each."""
 
-    def load(self, engine: Path, threads: int | None = None) -> Engine:
+    def footprint(self, spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
+        """What the engine will take of its device, part by part.
+
+        Args:
+            spec: settled.
+            turn_frames: the longest audio that it will be given, in mel frames; None: the longest that it accepts.
+        """
+
+    def kv_modes(self, spec: EngineSpec) -> tuple[KVMode, ...]:
+        """The KV-cache modes this backend can run the engine with, best first."""
+
+    def settle(self, spec: EngineSpec) -> EngineSpec:
+        """The engine that this backend makes of a declaration: its real window, say, where it cannot shorten one."""
+
+    def checkpoint_precision(self, spec: EngineSpec) -> Precision:
+        """How `convert` must store the weights that this backend builds from."""
+
+    def build(
+        self, source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path
+    ) -> None:
+        """Build an engine into the empty directory `out`.
+
+        Args:
+            source: the canonical checkpoint, or what `pack` made of it.
+            failures: where a failed external command leaves its log and a script that reproduces it; may not exist.
+        """
+
+    def load(self, engine: Path, threads: int | None = None) -> Engine | GeneratingEngine:
         """Load an engine directory."""
 
 
-BACKENDS = ("onnxruntime",)
+class KitBackend(Backend, Protocol):
+    """A backend whose engines are built on their device, from a kit that any machine makes."""
+
+    def check_installed(self, spec: EngineSpec) -> None:
+        """Raise UserError if the toolkit is installed in another version than the one that was asked for."""
+
+    def can_build(self) -> bool:
+        """Whether the toolkit is installed, so that `build` can follow `pack`."""
+
+    def pack_tools(self) -> dict[str, str]:
+        """As `tools`, for `pack`."""
+
+    def pack_params(self, spec: EngineSpec) -> dict[str, Any]:
+        """What decides the bytes that `pack` makes of a canonical checkpoint; plain data."""
+
+    def pack(self, checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
+        """Fill the empty directory `out` with the checkpoint in the toolkit's own format, and the vocabulary."""
+
+    def write_kit(self, spec: EngineSpec, out: Path) -> None:
+        """What a device needs beside the packed checkpoint: build.sh, requirements.txt, runtime/engine.json."""
+
+    def preflight_spec(self, spec: EngineSpec) -> EngineSpec:
+        """The embedded engine that stands for this one on a CPU: its window, its weights in float32."""
+
+    def read(self, packed: Path) -> Weights:
+        """The weights that `pack` wrote, as the engine will multiply by them, dequantised."""
+
+
+BACKENDS = ("onnxruntime", "tensorrt_llm")
 
 
 def get(name: str) -> Backend:
@@ -94,6 +168,12 @@ def get(name: str) -> Backend:
     return backend
 
 
-def load(engine: Path, threads: int | None = None) -> Engine:
+def kit(name: str) -> KitBackend | None:
+    """The backend's package if its engines are built from kits, else None."""
+    backend: Any = get(name)
+    return backend if hasattr(backend, "write_kit") else None
+
+
+def load(engine: Path, threads: int | None = None) -> Engine | GeneratingEngine:
     """Load an engine directory with the backend that built it."""
     return get(EngineSpec.load(engine).backend).load(engine, threads)

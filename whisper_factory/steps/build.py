@@ -1,4 +1,4 @@
-"""build: canonical checkpoint -> engine, by the composition's backend."""
+"""build: checkpoint -> engine, by the composition's backend."""
 
 from __future__ import annotations
 
@@ -18,4 +18,5 @@ VERSION = 1
 def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
     """Fill `out` with an engine directory."""
     spec = EngineSpec.from_dict(step.params["spec"])
-    backends.get(spec.backend).build(inputs["convert"], spec, out, context.say)
+    source = inputs["pack"] if "pack" in inputs else inputs["convert"]
+    backends.get(spec.backend).build(source, spec, out, context.say, context.failures)

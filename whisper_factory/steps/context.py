@@ -9,7 +9,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Context:
-    """How a step speaks, and where downloads are kept."""
+    """How a step speaks, where downloads are kept, and where what failed is told."""
 
     say: Callable[[str], None]
     downloads: Path
+    failures: Path  # where a failed external command leaves its log and its reproduction; may not exist

@@ -36,7 +36,7 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
         profile=Profile("reference", 1, 1, WINDOW_FRAMES, 224, "max", 0, 0), kv_cache=KVCache("contiguous", 64),
     )
     convert.checkpoint(inputs["fetch"], params["kind"], checkpoint, spec.model, spec.dimensions, spec.precision)
-    backends.get(spec.backend).build(checkpoint, spec, engine, context.say)
+    backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures)
     shutil.rmtree(checkpoint)
     requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
     report = listening.listen(engine, requests, scratch, repeats=1)

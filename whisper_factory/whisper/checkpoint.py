@@ -10,7 +10,6 @@ float32 [out] (quantization/weight_only.py has the definition). Everything else 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,23 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from whisper_factory import safetensors_io
+from whisper_factory import safetensors_io, threads
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
 from whisper_factory.quantization import weight_only
 from whisper_factory.whisper.dimensions import Dimensions
-from whisper_factory.whisper.readers import Weights, tensor_shapes
+from whisper_factory.whisper.readers import Weights
+from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
 
 FORMAT = 1
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
 
-_QUANTIZED = re.compile(r"(en|de)coder\.blocks\.\d+\.((cross_)?attn\.(query|key|value|out)|mlp\.[02])\.weight")
-
-
-def is_quantized(name: str) -> bool:
-    """Whether int8 and int4 apply to this tensor: the linears inside the blocks, and nothing else."""
-    return _QUANTIZED.fullmatch(name) is not None
+_PIECE = 1 << 17  # values
 
 
 def scale_name(name: str) -> str:
@@ -47,7 +42,7 @@ def write_checkpoint(directory: Path, model: str, precision: Precision, weights:
     """Write a checkpoint into `directory` (made if missing), the same bytes for the same weights.
 
     Integers are made from float16-rounded weights, so that a float16 and a float32 source of one model
-    give the same ones. One tensor is in memory at a time. Weights must have passed `readers.check`.
+    give the same ones. A few tensors are in memory at a time. Weights must have passed `readers.check`.
 
     Raises:
         UserError: a tensor holds NaN or infinity, or values that float16 cannot hold.
@@ -78,25 +73,35 @@ def _layout(shapes: Mapping[str, tuple[int, ...]], precision: Precision) -> safe
 
 
 def _stored(weights: Weights, names: list[str], precision: Precision) -> Iterator[tuple[str, NDArray[Any]]]:
-    for name in names:
+    def made(name: str) -> list[tuple[str, NDArray[Any]]]:
         value = _cast(name, weights.tensors[name], precision.dtype)
         if not (precision.bits and is_quantized(name)):
-            yield name, value
-            continue
+            return [(name, value)]
         q, scale = weight_only.quantize(value, precision.bits)
-        yield name, q if precision.bits == 8 else weight_only.pack_int4(q)
-        yield scale_name(name), scale
+        return [(name, q if precision.bits == 8 else weight_only.pack_int4(q)), (scale_name(name), scale)]
+
+    for tensors in threads.ahead(made, names):
+        yield from tensors
 
 
 def _cast(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     with np.errstate(over="ignore"):  # looked for below, and said with the tensor's name
-        value: NDArray[Any] = array.astype(dtype)
-    if np.isfinite(value).all():
+        value: NDArray[Any] = array.astype(dtype, copy=False)
+    if _is_finite(value):
         return value
     if not np.isfinite(array).all():
         raise UserError(f"tensor {name} holds NaN or infinity: the weights are damaged; get them again")
     largest = float(np.abs(array).max())
     raise UserError(f"tensor {name} holds {largest:.6g}, more than float16 can (65504); use precision=float32")
+
+
+def _is_finite(value: NDArray[Any]) -> bool:
+    """In pieces, since fresh memory for a large tensor costs more than the looking; by its bits if it is float16."""
+    flat = value.reshape(-1)
+    pieces = (flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE))
+    if value.dtype != np.float16:
+        return all(np.isfinite(piece).all() for piece in pieces)
+    return all((piece.view(np.uint16) & np.uint16(0x7FFF)).max() < 0x7C00 for piece in pieces)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Decoded:
     tokens: list[int]  # without the prompt and the closing <|endoftext|>
     text: str
     language: str | None  # None: the model knows one language only
-    avg_logprob: float  # natural logarithm, per token, <|endoftext|> counted
+    avg_logprob: float | None  # natural logarithm, per token, <|endoftext|> counted; None: the runtime tells none
     stopped: Stop  # by <|endoftext|>, at the length limit, or at the runaway guard's budget
     runaway: bool  # longer than anyone speaks in that time, or repeating itself
 

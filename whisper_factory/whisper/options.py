@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from whisper_factory.engine_spec import ENGINE_FILE, PADDING_STRATEGIES, EngineS
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.languages import resolve_language
 from whisper_factory.whisper.tokenizer import TASKS
+
+KIT_SCRIPT = "build.sh"  # in a kit that builds its engine on the device
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,18 @@ class Options:
 
 
 def engine_directory(directory: Path) -> Path:
-    """The engine of a composition's directory; a directory that is none is returned as it is."""
+    """The engine of a composition's directory; a directory that is none is returned as it is.
+
+    Raises:
+        UserError: a build kit whose engine is not built yet.
+    """
     inside = directory / "engine"
-    return inside if not (directory / ENGINE_FILE).exists() and (inside / ENGINE_FILE).exists() else directory
+    if (directory / ENGINE_FILE).exists():
+        return directory
+    if not (inside / ENGINE_FILE).exists() and (directory / KIT_SCRIPT).exists():
+        raise UserError(f"'{directory}' is a build kit, its engine is not built yet; on the device it is for, run: "
+                        f"bash {shlex.quote(str(directory / KIT_SCRIPT))}")
+    return inside if (inside / ENGINE_FILE).exists() else directory
 
 
 def check(options: Options, spec: EngineSpec) -> None:

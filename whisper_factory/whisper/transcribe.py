@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory import backends
-from whisper_factory.backends import Engine, Utterance
+from whisper_factory.backends import Engine, GeneratingEngine, Utterance
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
-from whisper_factory.whisper import windows
+from whisper_factory.whisper import generating, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
 from whisper_factory.whisper.languages import resolve_language
@@ -30,7 +30,7 @@ class Timings:
     """Seconds of work on one clip; its share where windows ran in a batch."""
 
     log_mel: float = 0.0
-    encoder: float = 0.0  # and the projection of the cross-attention KV
+    encoder: float = 0.0  # and the projection of the cross-attention KV; 0 where the runtime does both in one
     decoder: float = 0.0  # and the choice of tokens
 
 
@@ -71,13 +71,17 @@ class _Job:
     frames: int  # that the encoder is to see
     language: str | None = None
     decoded: Decoded | None = None
+    guessed: bool = False  # no language was detected, English is assumed
     seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))  # as Timings
+
+
+_Task = tuple[Tokenizer, list[list[int]], list[str | None], int, list[int], int]
 
 
 class Transcriber:
     """A loaded engine with its vocabulary."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
+    def __init__(self, engine: Engine | GeneratingEngine, tokenizer: Tokenizer) -> None:
         self.engine, self.tokenizer = engine, tokenizer
         self.spec = engine.spec
 
@@ -143,28 +147,49 @@ class Transcriber:
         marks = [time.perf_counter()]
         mel = np.stack([log_mel(job.audio, self.spec.dimensions.n_mels, frames) for job in jobs])
         marks.append(time.perf_counter())
-        utterance = self.engine.encode(mel)
-        marks.append(time.perf_counter())
-        try:
-            self._decode(utterance, jobs, options)
-        finally:
-            utterance.close()
+        if isinstance(self.engine, GeneratingEngine):
+            marks.append(time.perf_counter())
+            self._generate(self.engine, mel, jobs, options)
+        else:
+            utterance = self.engine.encode(mel)
+            marks.append(time.perf_counter())
+            try:
+                self._decode(utterance, jobs, options)
+            finally:
+                utterance.close()
         marks.append(time.perf_counter())
         for job in jobs:
             job.seconds = np.diff(marks) / len(jobs)
 
     def _decode(self, utterance: Utterance, jobs: list[_Job], options: Options) -> None:
-        if self.spec.dimensions.is_multilingual and any(job.language is None for job in jobs):
+        if self._language_wanted(jobs):
             for job, language in zip(jobs, detect_languages(utterance, len(jobs), self.tokenizer), strict=True):
                 job.language = job.language or language
-        prompts = [self.tokenizer.prompt(job.language, options.task) for job in jobs]
-        found = decode(
-            utterance, self.tokenizer, prompts, [job.language for job in jobs],
-            longest_answer(options, self.spec, len(prompts[0])),
-            [token_budget(job.window.seconds, job.language) for job in jobs], options.num_beams,
-        )
+        found = decode(utterance, *self._task(jobs, options))
         for job, decoded in zip(jobs, found, strict=True):
             job.decoded = decoded
+
+    def _generate(
+        self, engine: GeneratingEngine, mel: NDArray[np.float32], jobs: list[_Job], options: Options
+    ) -> None:
+        if self._language_wanted(jobs):
+            detected = generating.detect_languages(engine, mel, self.tokenizer)
+            for job, language in zip(jobs, detected, strict=True):
+                job.guessed = job.language is None and language is None
+                job.language = job.language or language or generating.FALLBACK_LANGUAGE
+        found = generating.decode(engine, mel, *self._task(jobs, options))
+        for job, decoded in zip(jobs, found, strict=True):
+            job.decoded = decoded
+
+    def _language_wanted(self, jobs: list[_Job]) -> bool:
+        return self.spec.dimensions.is_multilingual and any(job.language is None for job in jobs)
+
+    def _task(self, jobs: list[_Job], options: Options) -> _Task:
+        """What a batch is decoded with: tokenizer, prompts, languages, limit, budgets, beams."""
+        prompts = [self.tokenizer.prompt(job.language, options.task) for job in jobs]
+        budgets = [token_budget(job.window.seconds, job.language) for job in jobs]
+        limit = longest_answer(options, self.spec, len(prompts[0]))
+        return self.tokenizer, prompts, [job.language for job in jobs], limit, budgets, options.num_beams
 
     def _transcript(self, audio: NDArray[np.float32], jobs: list[_Job]) -> Transcript:
         heard = [Heard(job.window.start / SAMPLE_RATE, job.window.end / SAMPLE_RATE, job.decoded)
@@ -175,7 +200,7 @@ class Transcriber:
             tokens=[token for part in heard for token in part.decoded.tokens],
             language=jobs[0].language,
             windows=heard,
-            warnings=_warnings(heard, seconds),
+            warnings=[*_guesses(jobs), *_warnings(heard, seconds)],
             seconds=seconds,
             timings=Timings(*np.sum([job.seconds for job in jobs], axis=0).tolist()),
         )
@@ -186,6 +211,11 @@ def _batches(jobs: list[_Job], size: int) -> Iterator[list[_Job]]:
     ordered = sorted(jobs, key=lambda job: job.frames)  # stable: under `max` as they came
     for start in range(0, len(ordered), size):
         yield ordered[start:start + size]
+
+
+def _guesses(jobs: list[_Job]) -> list[str]:
+    """The first window tells a clip's language; where it told none, that is said."""
+    return ["no language was detected, English is assumed; name it (--language) if it is another"] * jobs[0].guessed
 
 
 def _warnings(heard: list[Heard], seconds: float) -> list[str]:

@@ -12,7 +12,8 @@ import whisper.model  # type: ignore[import-untyped]
 from tests.tiny_model import tiny_weights
 from whisper_factory.errors import UserError
 from whisper_factory.whisper import readers
-from whisper_factory.whisper.readers import Weights, check, tensor_shapes
+from whisper_factory.whisper.readers import Weights, check
+from whisper_factory.whisper.tensors import tensor_shapes
 
 TINY = tiny_weights()
 

@@ -7,14 +7,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whisper_factory.backends.onnxruntime.footprint import footprint
 from whisper_factory.backends.onnxruntime.limits import check
-from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.engine_spec import KV_MODES, EngineSpec, KVMode, Precision
 from whisper_factory.errors import EnvironmentFault, UserError
 
 if TYPE_CHECKING:
     from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine
 
-__all__ = ["LIBRARIES", "VERSION", "build", "check", "load", "tools"]
+__all__ = ["LIBRARIES", "VERSION", "build", "check", "checkpoint_precision", "footprint", "kv_modes", "load", "notes",
+           "settle", "tools"]
 
 VERSION = 2
 LIBRARIES = ("numpy", "onnxruntime")
@@ -46,15 +48,38 @@ def tools() -> dict[str, str]:
     return found
 
 
-def build(checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
+def notes(spec: EngineSpec) -> list[str]:
+    """Nothing that the plan does not show."""
+    return []
+
+
+def kv_modes(spec: EngineSpec) -> tuple[KVMode, ...]:
+    """Both."""
+    return KV_MODES
+
+
+def settle(spec: EngineSpec) -> EngineSpec:
+    """As it is."""
+    return spec
+
+
+def checkpoint_precision(spec: EngineSpec) -> Precision:
+    """The engine's own."""
+    return spec.precision
+
+
+def build(
+    source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path | None = None
+) -> None:
     """Build an engine directory: encoder.onnx, decoder.onnx, their weights, end_anchor.bin, the vocabulary
     and engine.json.
 
     Args:
-        checkpoint: a canonical checkpoint directory.
+        source: a canonical checkpoint directory.
         spec: what to build.
         out: an empty directory.
         say: takes one line of progress at a time.
+        failures: not used: no external command runs.
 
     Raises:
         UserError: the combination cannot be built, or the checkpoint is another model's.
@@ -64,7 +89,7 @@ def build(checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], No
     tools()
     from whisper_factory.backends.onnxruntime.assemble import build_engine
 
-    build_engine(checkpoint, spec, out, say)
+    build_engine(source, spec, out, say)
 
 
 def load(engine: Path, threads: int | None = None) -> OnnxRuntimeEngine:

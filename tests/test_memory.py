@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.compositions import composition
+from tests.real_weights import TINY_EN, packaged
+from whisper_factory import factory, memory, schema
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.memory import CROSS_KV, GB, LIBRARIES, MB, SELF_KV, Estimate, Part
+
+WORST_CASE = Path(__file__).parents[1] / "benchmarks" / "worst_case.py"
+TOLERANCE, FLOOR = 0.05, 8 * MB  # whichever is larger
+
+
+def spec(*overrides: str) -> EngineSpec:
+    made = composition(*overrides)
+    schema.settle(made)
+    return made.engine_spec()
+
+
+def test_sums_and_room() -> None:
+    found = Estimate((Part("a", 1, 5), Part("b", 2, 3)), budget=10, reserved=3)
+    assert (found.load, found.peak, found.room, found.fits) == (3, 8, 7, False)
+    assert Estimate(found.parts, 11, 3).fits
+    assert Estimate(found.parts, None, 3).fits  # not known
+    assert found.part("b").peak == 3
+    assert found.part("c").peak == 0
+
+
+def test_weights_are_those_of_the_checkpoint() -> None:
+    """tiny.en has 37,184,256 parameters (OpenAI's paper says 39 M, with the sinusoids)."""
+    tiny = spec("model=tiny.en", "precision=float32")
+    sizes = memory.weight_bytes(tiny.dimensions, tiny.precision)
+    assert sum(sizes.values()) == 4 * (37_184_256 + 1500 * 384)
+    assert sizes["embedding"] == 4 * 51864 * 384
+    half = spec("model=tiny.en", "precision=int8")
+    assert memory.weight_bytes(half.dimensions, half.precision)["embedding"] == 2 * 51864 * 384
+
+
+def test_the_claim_of_97_percent_is_what_comes_out() -> None:
+    """Batch 8 x beam 4 to 1 x 1: 32 slots of self-attention KV to 1, at the same lengths."""
+    large = spec("profile=batch", "model=small.en", "kv_cache=contiguous")
+    small = spec("profile=batch", "model=small.en", "kv_cache=contiguous", "profile.max_batch_size=1",
+                 "profile.max_beam_width=1")
+    before, after = (memory.estimate(each).part(SELF_KV).load for each in (large, small))
+    token = 2 * 12 * 768 * 4  # keys and values, layers, state, float32
+    assert before == 32 * after == 32 * (4 + 224) * token  # prompt and answer
+    assert round(100 * (1 - after / before)) == 97
+    assert memory.estimate(large).part(CROSS_KV).load == 8 * 1549 * token  # a window's, however many beams
+
+
+def test_paged_memory_follows_the_turn_and_contiguous_does_not() -> None:
+    for mode, same in (("paged", False), ("contiguous", True)):
+        engine = spec("profile=batch", "model=tiny.en", f"kv_cache={mode}")
+        long, short = memory.estimate(engine), memory.estimate(engine, turn_frames=300)
+        assert (short.part(SELF_KV) == long.part(SELF_KV)) == same
+        assert (short.part(CROSS_KV) == long.part(CROSS_KV)) == same
+    bounded = spec("profile=batch", "model=tiny.en", "kv_cache=paged", "kv_cache.max_pages=40")
+    assert memory.estimate(bounded).part(SELF_KV).peak == 40 * 64 * 2 * 4 * 384 * 4
+
+
+@pytest.mark.parametrize("backend", [[], ["backend=tensorrt_llm", "device=l4"]], ids=["onnxruntime", "tensorrt_llm"])
+@pytest.mark.parametrize("smaller", ["precision=int8", "profile.max_batch_size=4", "profile.max_beam_width=1",
+                                     "profile.max_new_tokens=64", "model=tiny.en"])
+def test_what_is_smaller_takes_less(backend: list[str], smaller: str) -> None:
+    base = ["model=small.en", "precision=float16", "profile=batch", *backend]
+    assert memory.estimate(spec(*base, smaller)).peak < memory.estimate(spec(*base)).peak
+
+
+def test_a_table_has_every_part_the_sums_and_the_budget() -> None:
+    lines = memory.table(Estimate((Part("a", 1 * MB, 5 * MB), Part("b", 2 * MB, 3 * MB)), 2 * GB, 1 * GB), "orin")
+    assert [line.split() for line in lines[1:4]] == [["a", "1.0", "MB", "5.0", "MB"], ["b", "2.0", "MB", "3.0", "MB"],
+                                                     ["total", "3.0", "MB", "8.0", "MB"]]
+    assert lines[-1] == "orin: 2.00 GB, 1.00 GB of it reserved, 992 MB left at the peak"
+
+
+@pytest.mark.parametrize("overrides", [
+    ("profile=duplex_lowmem", "precision=int8", "kv_cache=paged"),
+    ("profile=interactive", "precision=int4", "kv_cache=contiguous"),
+    ("profile=interactive", "precision=float32", "kv_cache=paged"),
+    ("profile=interactive", "precision=float16", "kv_cache=contiguous"),
+    ("profile=batch", "precision=int8", "kv_cache=paged", "profile.max_batch_size=3", "profile.max_beam_width=2"),
+], ids=lambda overrides: "-".join(part.partition("=")[2] for part in overrides))
+def test_prediction_against_a_fresh_process(tmp_path: Path, shared_store: Path, overrides: tuple[str, ...]) -> None:
+    """At load and at the worst: all windows, beams and tokens that the engine takes. The whole table: benchmarks/."""
+    packaged(TINY_EN)
+    made = composition("model=tiny.en", *overrides, "model=tiny.en", "validation=none", f"outputs={tmp_path}",
+                       f"store.path={shared_store}")
+    schema.settle(made)
+    built = factory.produce(made, "")
+    command = [sys.executable, str(WORST_CASE), str(built.plan.directory / "engine")]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    child = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True, env=os.environ | path)
+    found, planned = json.loads(child.stdout), memory.estimate(built.plan.spec)
+    for moment in ("load", "peak"):
+        predicted = getattr(planned, moment) - planned.part(LIBRARIES).load
+        assert abs(predicted - found[moment]) <= max(FLOOR, TOLERANCE * found[moment]), moment

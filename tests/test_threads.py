@@ -1,0 +1,52 @@
+"""Work done ahead: in order, a little at a time, and stopped when nobody asks any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from whisper_factory import threads
+
+
+def test_results_come_in_order() -> None:
+    def slow_at_first(number: int) -> int:
+        time.sleep(0.02 if number == 0 else 0)
+        return number * number
+
+    assert list(threads.ahead(slow_at_first, range(50))) == [number * number for number in range(50)]
+    assert list(threads.ahead(slow_at_first, [])) == []
+
+
+def test_only_a_few_are_held() -> None:
+    begun: list[int] = []
+    results = threads.ahead(lambda number: begun.append(number), iter(range(1000)))
+    next(results)
+    time.sleep(0.05)
+    assert len(begun) <= threads.MOST + 1
+    results.close()  # type: ignore[attr-defined]
+    assert len(begun) <= threads.MOST + 1
+    assert threading.active_count() < 20
+
+
+def test_an_error_comes_where_its_result_would() -> None:
+    def third(number: int) -> int:
+        if number == 2:
+            raise ValueError("the third")
+        return number
+
+    results = threads.ahead(third, range(100))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="the third"):
+        next(results)
+
+
+def test_an_error_of_the_source() -> None:
+    def two() -> Iterator[int]:
+        yield from (0, 1)
+        raise KeyError("no more")
+
+    with pytest.raises(KeyError):
+        list(threads.ahead(lambda number: number, two()))

@@ -1,0 +1,90 @@
+"""What an embedded engine takes, from its sizes: the resident memory of its process.
+
+Weights and KV caches are exact (sizes.py has the caches). The constants below were fitted to what benchmarks/memory.py
+measures, which is all but the libraries: its table in README shows how far the sums are off.
+"""
+
+from __future__ import annotations
+
+from whisper_factory.backends.onnxruntime import sizes
+from whisper_factory.backends.onnxruntime.limits import block_size
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.memory import CROSS_KV, LIBRARIES, MB, SELF_KV, Part
+from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_FRAMES
+from whisper_factory.whisper.runaway import token_budget
+
+FLOAT = 4
+PYTHON = 62 * MB  # Python, NumPy and ONNX Runtime, imported; 60 to 64 were seen
+SESSIONS = 11 * MB  # two sessions with their graphs, the vocabulary, the tokenizer
+WIDENING = 10 * MB  # what the heap keeps of float16 weights that were widened at load
+ARENA = 18  # floats for every encoder position and channel that ONNX Runtime's arena holds after the encoder ran
+WORKING = 9 * MB  # what decoding takes beside logits and caches
+MEL_COPIES = 2  # log-mel windows, one by one and as a batch
+
+
+def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
+    """Parts, in bytes; see `backends.Backend.footprint`.
+
+    Integers are repacked by the runtime, so they are private memory from the start; a float32 decoder too. A float32
+    encoder stays in its mapped file, of which memory is taken when it first runs; a float16 one is widened at load.
+    """
+    sizes_of, name = spec.dimensions, spec.precision.name
+    encoder, decoder, head = _weights(spec)
+    floats, mapped = not spec.precision.bits, spec.precision.dtype == "float32"
+    runtime = SESSIONS + (WIDENING if floats and not mapped else 0)
+    self_kv, cross_kv, whole = _caches(spec, turn_frames)
+    at_load = spec.kv_cache.mode == "contiguous"
+    parts = [
+        Part(f"weights, encoder ({name})", 0 if mapped else encoder, encoder),
+        Part(f"weights, decoder ({name})", decoder, decoder),
+        Part(f"output head ({'float32' if floats else '8 bits'})", head, head),
+        Part(SELF_KV, whole[0] if at_load else 0, self_kv),
+        Part(CROSS_KV, whole[1] if at_load else 0, cross_kv),
+        Part("encoder activations", 0, ARENA * FLOAT * spec.window_frames // 2 * sizes_of.n_audio_state),
+        Part("decoder workspace", 0, WORKING + 2 * spec.max_rows * sizes_of.n_vocab * FLOAT),
+        Part("log-mel and audio", 0, _sound(spec)),
+        Part("runtime (ONNX Runtime's sessions)", runtime, runtime),
+        Part(LIBRARIES, PYTHON, PYTHON),
+    ]
+    # While a session repacks a matrix it has it twice, and the head is the largest; the encoder is opened after it.
+    opening = decoder + 2 * head + runtime + PYTHON
+    short = opening - sum(part.peak for part in parts)
+    return [*parts, Part("held twice while loading", 0, short)] if short > 0 else parts
+
+
+def _weights(spec: EngineSpec) -> tuple[int, int, int]:
+    """Resident bytes of the encoder's graph (with the cross-attention's keys and values), the decoder's, the head."""
+    d, state = spec.dimensions, spec.dimensions.n_text_state
+    linear = [(12 * d.n_audio_layer + 2 * d.n_text_layer) * state**2, 14 * d.n_text_layer * state**2]
+    head = d.n_vocab * state
+    floats = [(3 * d.n_mels * state + 3 * state**2) + d.n_audio_ctx * state, d.n_text_ctx * state]
+    bits = spec.precision.bits
+    if not bits:
+        return FLOAT * (linear[0] + floats[0]), FLOAT * (linear[1] + floats[1]), FLOAT * head
+    block = block_size(state)
+    encoder, decoder = (count * bits // 8 + 2 * FLOAT * count // block + FLOAT * rest
+                        for count, rest in zip(linear, floats, strict=True))  # a scale and a sum of each block
+    return encoder, decoder, head + 2 * FLOAT * head // block
+
+
+def _caches(spec: EngineSpec, turn_frames: int | None) -> tuple[int, int, tuple[int, int]]:
+    """Bytes of self-attention's and cross-attention's cache at the highest, and of the two allocated whole.
+
+    Paged memory is taken as tokens are written, never more than the pool.
+    """
+    token = sizes.token_bytes(spec)
+    windows = spec.profile.max_batch_size
+    whole = (sizes.self_kv_bytes(spec), sizes.cross_kv_bytes(spec, windows, spec.max_cross_len))
+    if spec.kv_cache.mode == "contiguous":
+        return *whole, whole
+    tokens, length = spec.max_tokens, spec.max_cross_len
+    if turn_frames is not None:
+        tokens = min(tokens, token_budget(turn_frames * HOP_LENGTH / SAMPLE_RATE, None))
+        frames = min(spec.window_frames, max(750, turn_frames + 100))
+        length = min(length, frames // 2 + (spec.profile.end_anchor if frames < WINDOW_FRAMES else 0))
+    return (min(whole[0], spec.max_rows * tokens * token), sizes.cross_kv_bytes(spec, windows, length), whole)
+
+
+def _sound(spec: EngineSpec) -> int:
+    """Log-mel windows of a batch; the audio itself is the caller's."""
+    return MEL_COPIES * spec.profile.max_batch_size * spec.dimensions.n_mels * spec.window_frames * FLOAT

@@ -1,0 +1,113 @@
+"""A canonical checkpoint to the directories that trtllm-build reads, on any machine.
+
+    encoder/config.json, encoder/rank0.safetensors, decoder/..., stamp.json
+
+Upstream's converter needs a GPU, only to ask for its compute capability; here the target's is declared. The integers
+are the canonical ones, in the order the target's kernels want; nothing is quantised again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+import whisper_factory
+from whisper_factory import safetensors_io, threads
+from whisper_factory.backends.tensorrt_llm import configs, layout, names, stamp
+from whisper_factory.backends.tensorrt_llm.families import Family, checkpoint_precision, family
+from whisper_factory.backends.tensorrt_llm.names import Stored
+from whisper_factory.backends.tensorrt_llm.sinusoids import sinusoids
+from whisper_factory.backends.tensorrt_llm.versions import Release
+from whisper_factory.engine_spec import Precision
+from whisper_factory.errors import UserError
+from whisper_factory.whisper.checkpoint import Checkpoint
+from whisper_factory.whisper.tensors import tensor_shapes
+
+Named = tuple[str, NDArray[Any]]
+
+
+def write(checkpoint: Path, out: Path, release: Release, compute_capability: str, precision: Precision,
+          say: Callable[[str], None]) -> None:
+    """Pack a canonical checkpoint directory into `out` (made if missing). The same input gives the same bytes.
+
+    Args:
+        checkpoint: of the precision that `families.checkpoint_precision` names.
+        compute_capability: of the GPU that will run the engine, "8.7".
+        precision: what the engine is to be: float16, int8 or int4.
+        say: takes one line of progress at a time.
+
+    Raises:
+        UserError: a checkpoint of another precision, or whose matrices do not fit the layout.
+    """
+    wanted = checkpoint_precision(precision, compute_capability, release)
+    source = Checkpoint.open(checkpoint)
+    if source.precision != wanted:
+        raise UserError(f"'{checkpoint}' is {source.precision.name}; a {precision.name} engine for compute capability "
+                        f"{compute_capability} with TensorRT-LLM {release.text} is packed from {wanted.name}; "
+                        "convert it again")
+    algorithm = configs.quant_algo(precision)
+    packed = family(compute_capability, release) if precision.bits else None
+    with ThreadPoolExecutor(1) as digesting:  # the decoder's files, while the smaller encoder is written
+        files: dict[str, Future[dict[str, Any]]] = {}
+        for part in reversed(names.PARTS):
+            say(f"packing the {part}" if packed else f"writing the {part}")
+            (out / part).mkdir(parents=True, exist_ok=True)
+            config = configs.encoder if part == "encoder" else configs.decoder
+            text = json.dumps(config(release, source.dimensions, algorithm), indent=2, sort_keys=True) + "\n"
+            (out / part / stamp.CONFIG).write_text(text, encoding="utf-8")
+            stored = names.stored(part, release.generation, source.dimensions)
+            safetensors_io.write(out / part / stamp.TENSORS, _layout(stored, source), _tensors(stored, source, packed))
+            for name in (stamp.CONFIG, stamp.TENSORS):
+                files[f"{part}/{name}"] = digesting.submit(stamp.describe, out / part / name)
+    stamp.write_stamp(out, {
+        "generation": release.generation, "layout": packed or "none", "version": release.text,
+        "compute_capability": compute_capability, "precision": precision.name, "quant_algo": algorithm,
+        "packed_by": {"whisper_factory": whisper_factory.__version__, "numpy": metadata.version("numpy")},
+        "files": {name: description.result() for name, description in files.items()},
+    })
+
+
+def _layout(stored: list[Stored], source: Checkpoint) -> safetensors_io.Layout:
+    shapes, bits = tensor_shapes(source.dimensions), source.precision.bits
+    planned: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {}
+    for tensor in stored:
+        first, *others = shapes[str(tensor.sources[0])]
+        shape = (first * len(tensor.sources), *others)
+        if tensor.quantized and bits:
+            planned[tensor.name] = ("int8", layout.packed_shape(shape[0], shape[1], bits))
+            planned[tensor.scale_name] = ("float16", shape[:1])
+        else:
+            trailing = (1,) if tensor.has_trailing_axis else ()
+            planned[tensor.name] = ("float32" if tensor.is_sinusoids else "float16", shape + trailing)
+    return planned
+
+
+def _tensors(stored: list[Stored], source: Checkpoint, packed: Family | None) -> Iterator[Named]:
+    for made in threads.ahead(partial(_made, source=source, packed=packed), stored):
+        yield from made
+
+
+def _made(tensor: Stored, source: Checkpoint, packed: Family | None) -> list[Named]:
+    """A tensor as it is stored, with its scales if it has any."""
+    if tensor.is_sinusoids:
+        return [(tensor.name, sinusoids(source.dimensions.n_audio_ctx, source.dimensions.n_audio_state))]
+    if tensor.quantized and packed:
+        integers = [source.quantized(str(name)) for name in tensor.sources]
+        q, scale = (_stacked([rows[index] for rows in integers if rows]) for index in (0, 1))
+        matrix = layout.pack(q, source.precision.bits, packed)
+        return [(tensor.name, matrix), (tensor.scale_name, scale.astype(np.float16))]
+    parts = [source.tensor(name) if name else None for name in tensor.sources]
+    value = _stacked([np.zeros_like(parts[0]) if part is None else part for part in parts])
+    return [(tensor.name, value[..., None] if tensor.has_trailing_axis else value)]
+
+
+def _stacked(rows: list[NDArray[Any]]) -> NDArray[Any]:
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)

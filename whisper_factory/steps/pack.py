@@ -1,0 +1,22 @@
+"""pack: canonical checkpoint -> the checkpoint format of a toolkit that builds elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_factory import backends
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.steps.context import Context
+
+if TYPE_CHECKING:
+    from whisper_factory.plan import PlannedStep
+
+VERSION = 1
+
+
+def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
+    """Fill `out` with the packed checkpoint, its stamp and the vocabulary."""
+    kit = backends.kit(step.params["backend"])
+    assert kit is not None
+    kit.pack(inputs["convert"], EngineSpec.from_dict(step.hints["spec"]), out, context.say)
