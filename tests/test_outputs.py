@@ -128,3 +128,10 @@ def test_an_engine_that_build_sh_made_there_is_left_alone(tmp_path: Path) -> Non
     (made.directory / "engine").mkdir()
     outputs.write(made, finished, "")
     assert (made.directory / "engine").is_dir()
+
+
+def test_the_traces_of_a_failure_go_once_it_works(tmp_path: Path) -> None:
+    made, finished = kit(tmp_path)
+    (made.directory / outputs.FAILURES).mkdir(parents=True)
+    outputs.write(made, finished, "")
+    assert not (made.directory / outputs.FAILURES).exists()

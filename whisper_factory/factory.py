@@ -60,7 +60,7 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = ()) 
     finished: dict[str, Finished] = {}
     with _LogFile(made.directory / "log.txt"):
         for step in made.steps:
-            finished[step.name] = _ensure(step, finished, storage, made.directory / "failed")
+            finished[step.name] = _ensure(step, finished, storage, made.directory / outputs.FAILURES)
         if not outputs.is_current(made):
             with _one_at_a_time(storage, made):
                 outputs.write(made, finished, resolved)

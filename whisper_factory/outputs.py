@@ -24,7 +24,8 @@ PAPERS = ("config.yaml", "plan.json")
 # Where a step's files go; a packed checkpoint takes the canonical one's place.
 PLACES = {"convert": "checkpoint", "pack": "checkpoint", "kit": "", "build": "engine", "validate": ""}
 KIT = "kit.tar"
-OWNED = ("checkpoint", "engine", "runtime", "build.sh", "requirements.txt", REPORT, KIT)
+FAILURES = "failed"  # the log of an external command that failed, and a script that repeats it; gone once it works
+OWNED = ("checkpoint", "engine", "runtime", "build.sh", "requirements.txt", REPORT, KIT, FAILURES)
 
 
 def is_current(plan: Plan) -> bool:

@@ -1,0 +1,168 @@
+"""Peak memory beside whisper.cpp's own program: tiny.en, one clip of 7 s, as a Markdown table.
+
+    python benchmarks/whisper_cpp_memory.py --work outputs/whisper_cpp
+
+Ours is `python -m whisper_factory.run` with an int8 engine for duplex_lowmem, Python and its libraries included.
+Theirs is whisper-cli with the same weights in q5_0 and q8_0: as it comes (five beams, the whole 30 s of audio
+context), and at its leanest (greedy, the context of an engine for 7.5 s), which is not what it is trained or
+documented to do. Every run is a fresh process, the programs take turns, and a median counts.
+
+whisper.cpp is fetched from the package index, inside the sdist of its Python binding, and built here with one job,
+for this machine, without BLAS and with its libraries linked in. Needs a C++ compiler and the `dev` extra (its
+converter reads OpenAI's .pt with torch, and takes the vocabulary from openai-whisper). With --work everything is
+kept, and a second run only measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from memory import build
+from precisions import machine
+
+from tests.real_weights import TINY_EN, packaged
+from whisper_factory import backends, clips, dataset
+from whisper_factory.whisper import readers
+from whisper_factory.whisper.audio import read_audio
+from whisper_factory.whisper.dimensions import SAMPLE_RATE
+
+BINDING = "pywhispercpp==1.5.1"  # its sdist holds whisper.cpp 1.8.5
+TOOLS = ("cmake==4.4.4", "ninja")
+OPTIONS = ("CMAKE_BUILD_TYPE=Release", "BUILD_SHARED_LIBS=OFF", "GGML_NATIVE=ON", "GGML_BLAS=OFF",
+           "WHISPER_BUILD_TESTS=OFF", "WHISPER_BUILD_SERVER=OFF")
+QUANTISED = ("q5_0", "q8_0")
+LEAN = ("--beam-size", "1", "--best-of", "1", "--audio-ctx", "375")
+SPOKEN, SECONDS, THREADS, RUNS = ("sample", "lamp"), 7.0, 2, 5
+
+# The most that was resident of a process (VmHWM) reaches its parent when it ends, as the larger of that and of what
+# the parent held when it forked: so the parent is a small one.
+LAUNCHER = """
+import json, resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+print(json.dumps([done.returncode, done.stdout, done.stderr, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
+"""
+
+
+def peak(command: list[str]) -> tuple[str, float]:
+    """What a program printed, and the most that it held, in MB."""
+    launched = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
+    code, out, err, kilobytes = json.loads(subprocess.run(launched, stdout=subprocess.PIPE, check=True).stdout)
+    if code:
+        sys.exit(f"{' '.join(command)} ended with {code}:\n{err}")
+    return str(out), kilobytes * 1024 / 1e6
+
+
+def quietly(*command: str | Path) -> None:
+    """Run a program at the lowest priority; what it printed is shown if it fails."""
+    done = subprocess.run(["nice", "-n", "19", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout[-4000:]}")
+
+
+def whisper_cpp(work: Path) -> tuple[Path, Path]:
+    """Fetch and build whisper.cpp; its source, and the folder of its programs."""
+    tools, sdist = work / "tools", work / "sdist"
+    if not (tools / "bin" / "ninja").exists():
+        venv.create(tools, with_pip=True)
+        quietly(tools / "bin" / "pip", "install", *TOOLS)
+    if not sdist.exists():
+        # only the binding from source: what its metadata takes (cmake) may come built
+        quietly(tools / "bin" / "pip", "download", "--no-binary", BINDING.split("==")[0], "--no-deps", "--dest",
+                work, BINDING)
+        with tarfile.open(work / f"{BINDING.replace('==', '-')}.tar.gz") as archive:
+            archive.extractall(sdist)
+    source, made = sdist / BINDING.replace("==", "-") / "whisper.cpp", work / "build"
+    quietly(tools / "bin" / "cmake", "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'bin' / 'ninja'}", "-S", source,
+            "-B", made, *(f"-D{option}" for option in OPTIONS))
+    quietly(tools / "bin" / "cmake", "--build", made, "-j1", "--target", "whisper-cli", "whisper-quantize")
+    return source, made / "bin"
+
+
+def ggml(work: Path, source: Path, programs: Path) -> dict[str, Path]:
+    """tiny.en as whisper.cpp's files, by precision: its own converter and quantiser on the weights that we read."""
+    import torch
+
+    weights = readers.read(packaged(TINY_EN).parent, "ctranslate2")
+    state = {name: torch.from_numpy(np.array(tensor, np.float16)) for name, tensor in weights.tensors.items()}
+    torch.save({"dims": asdict(weights.dimensions), "model_state_dict": state}, work / "tiny.en.pt")
+    checkout = packaged("whisper/assets/mel_filters.npz").parents[2]  # it looks for whisper/assets in there
+    quietly(sys.executable, source / "models" / "convert-pt-to-ggml.py", work / "tiny.en.pt", checkout, work)
+    made = {precision: work / f"ggml-{precision}.bin" for precision in QUANTISED}
+    for precision, file in made.items():
+        quietly(programs / "whisper-quantize", work / "ggml-model.bin", file, precision)
+    return made
+
+
+def clip(file: Path) -> str:
+    """Write bundled clips, joined and followed by silence, as a WAV of SECONDS; what is said in it."""
+    known = {found.name: found for found in clips.bundled("full")}
+    speech = np.concatenate([read_audio(known[name].path) for name in SPOKEN])
+    samples = round(SECONDS * SAMPLE_RATE)
+    assert len(speech) <= samples
+    soundfile.write(file, np.pad(speech, (0, samples - len(speech))), SAMPLE_RATE, subtype="PCM_16")
+    return " ".join(known[name].text for name in SPOKEN)
+
+
+def heard(printed: str) -> str:
+    """The transcript without a file's name or whisper-cli's times."""
+    return " ".join(re.sub(r"^(\[.*?\]|\S+\.wav:)", "", line).strip() for line in printed.splitlines()).strip()
+
+
+def compare(work: Path) -> None:
+    """Build, measure, and print the table."""
+    source, programs = whisper_cpp(work)
+    wav = work / "clip.wav"
+    said = clip(wav)
+    _, engine = build(work, "profile=duplex_lowmem", "model=tiny.en", "precision=int8")
+    ours = "whisper_factory, int8, duplex_lowmem"
+    commands = {ours: [sys.executable, "-m", "whisper_factory.run", "--engine_dir", str(engine), "--input_file",
+                       str(wav), "--threads", str(THREADS), "--report_memory"]}
+    for precision, file in ggml(work, source, programs).items():
+        for label, options in (("as it comes", ()), ("greedy, short audio context", LEAN)):
+            commands[f"whisper.cpp, {precision}, {label}"] = [str(programs / "whisper-cli"), "--model", str(file),
+                "--file", str(wav), "--threads", str(THREADS), "--no-prints", *options]
+    found: dict[str, list[float]] = {label: [] for label in commands}
+    texts: dict[str, str] = {}
+    for _ in range(RUNS):
+        for label, command in commands.items():
+            printed, megabytes = peak(command)
+            found[label].append(megabytes)
+            texts[label] = heard(printed)
+    print(f"said: {said}")
+    for label, text in texts.items():
+        print(f"{label}: {text}")
+    base = statistics.median(found[ours])
+    print("\n| program | peak MB | least to most | to ours | word errors |\n|---|---|---|---|---|")
+    for label, all_mb in found.items():
+        middle, errors = statistics.median(all_mb), dataset.score([(said, texts[label])]).word_errors
+        print(f"| {label} | {middle:.1f} | {min(all_mb):.1f} to {max(all_mb):.1f} | {middle / base:.2f} | {errors} |")
+    project = re.search(r'VERSION (\d+\.\d+\.\d+)', (source / "CMakeLists.txt").read_text(encoding="utf-8"))
+    versions = {**backends.get("onnxruntime").tools(), "whisper.cpp": f"{project[1] if project else '?'} ({BINDING})"}
+    print(f"\nMedian of {RUNS}. {machine(versions, THREADS)}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, help="scratch folder, about 300 MB (default: a temporary one)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (options.work or Path(temporary)).resolve()
+        work.mkdir(parents=True, exist_ok=True)
+        compare(work)
+
+
+if __name__ == "__main__":
+    main()
