@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.backends.onnxruntime.limits import block_size
-from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
 from whisper_factory.memory import CROSS_KV, LIBRARIES, MB, SELF_KV, Part
 from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_FRAMES
 from whisper_factory.whisper.runaway import token_budget
@@ -79,9 +79,9 @@ def _caches(spec: EngineSpec, turn_frames: int | None) -> tuple[int, int, tuple[
         return *whole, whole
     tokens, length = spec.max_tokens, spec.max_cross_len
     if turn_frames is not None:
-        tokens = min(tokens, token_budget(turn_frames * HOP_LENGTH / SAMPLE_RATE, None))
-        frames = min(spec.window_frames, max(750, turn_frames + 100))
-        length = min(length, frames // 2 + (spec.profile.end_anchor if frames < WINDOW_FRAMES else 0))
+        tokens = min(tokens, LONGEST_PROMPT + token_budget(turn_frames * HOP_LENGTH / SAMPLE_RATE))
+        frames = spec.encoder_frames(turn_frames, spec.profile.padding_strategy)
+        length = frames // 2 + (spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
     return (min(whole[0], spec.max_rows * tokens * token), sizes.cross_kv_bytes(spec, windows, length), whole)
 
 
