@@ -32,6 +32,7 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
     encoder, decoder, head = _weights(spec)
     floats, mapped = not spec.precision.bits, spec.precision.dtype == "float32"
     runtime = SESSIONS + (WIDENING if floats and not mapped else 0)
+    frames = _window(spec, turn_frames)
     self_kv, cross_kv, whole = _caches(spec, turn_frames)
     at_load = spec.kv_cache.mode == "contiguous"
     parts = [
@@ -40,9 +41,9 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
         Part(f"output head ({'float32' if floats else '8 bits'})", head, head),
         Part(SELF_KV, whole[0] if at_load else 0, self_kv),
         Part(CROSS_KV, whole[1] if at_load else 0, cross_kv),
-        Part("encoder activations", 0, ARENA * FLOAT * spec.window_frames // 2 * sizes_of.n_audio_state),
+        Part("encoder activations", 0, ARENA * FLOAT * frames // 2 * sizes_of.n_audio_state),
         Part("decoder workspace", 0, WORKING + 2 * spec.max_rows * sizes_of.n_vocab * FLOAT),
-        Part("log-mel and audio", 0, _sound(spec)),
+        Part("log-mel and audio", 0, _sound(spec, frames)),
         Part("runtime (ONNX Runtime's sessions)", runtime, runtime),
         Part(LIBRARIES, PYTHON, PYTHON),
     ]
@@ -80,11 +81,18 @@ def _caches(spec: EngineSpec, turn_frames: int | None) -> tuple[int, int, tuple[
     tokens, length = spec.max_tokens, spec.max_cross_len
     if turn_frames is not None:
         tokens = min(tokens, LONGEST_PROMPT + token_budget(turn_frames * HOP_LENGTH / SAMPLE_RATE))
-        frames = spec.encoder_frames(turn_frames, spec.profile.padding_strategy)
+        frames = _window(spec, turn_frames)
         length = frames // 2 + (spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
     return (min(whole[0], spec.max_rows * tokens * token), sizes.cross_kv_bytes(spec, windows, length), whole)
 
 
-def _sound(spec: EngineSpec) -> int:
+def _window(spec: EngineSpec, turn_frames: int | None) -> int:
+    """Mel frames of the longest window."""
+    if turn_frames is None:
+        return spec.window_frames
+    return spec.encoder_frames(turn_frames, spec.profile.padding_strategy)
+
+
+def _sound(spec: EngineSpec, frames: int) -> int:
     """Log-mel windows of a batch; the audio itself is the caller's."""
-    return MEL_COPIES * spec.profile.max_batch_size * spec.dimensions.n_mels * spec.window_frames * FLOAT
+    return MEL_COPIES * spec.profile.max_batch_size * spec.dimensions.n_mels * frames * FLOAT
