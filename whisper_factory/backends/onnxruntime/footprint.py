@@ -6,6 +6,8 @@ measures, which is all but the libraries: its table in README shows how far the 
 
 from __future__ import annotations
 
+from importlib import metadata
+
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.backends.onnxruntime.limits import block_size
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
@@ -16,7 +18,7 @@ from whisper_factory.whisper.runaway import token_budget
 FLOAT = 4
 PYTHON = 62 * MB  # Python, NumPy and ONNX Runtime, imported; 60 to 64 were seen
 SESSIONS = 11 * MB  # two sessions with their graphs, the vocabulary, the tokenizer
-WIDENING = 10 * MB  # what the heap keeps of float16 weights that were widened at load
+WIDENING = 6 * MB  # what the heap keeps of float16 weights that were widened at load
 ARENA = 18  # floats for every encoder position and channel that ONNX Runtime's arena holds after the encoder ran
 WORKING = 9 * MB  # what decoding takes beside logits and caches
 MEL_COPIES = 2  # log-mel windows, one by one and as a batch
@@ -48,9 +50,19 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
         Part(LIBRARIES, PYTHON, PYTHON),
     ]
     # While a session repacks a matrix it has it twice, and the head is the largest; the encoder is opened after it.
-    opening = decoder + 2 * head + runtime + PYTHON
+    opening = decoder + (_widening_copies() if floats and not mapped else 2) * head + runtime + PYTHON
     short = opening - sum(part.peak for part in parts)
     return [*parts, Part("held twice while loading", 0, short)] if short > 0 else parts
+
+
+def _widening_copies() -> int:
+    """How often the head is there, in float32, while it is widened and repacked: seen 3 times with ONNX Runtime 1.23.2,
+    twice with 1.32; between them nothing was measured."""
+    try:
+        version = metadata.version("onnxruntime")
+    except metadata.PackageNotFoundError:
+        return 2
+    return 3 if tuple(map(int, version.split(".")[:2])) < (1, 24) else 2
 
 
 def _weights(spec: EngineSpec) -> tuple[int, int, int]:
