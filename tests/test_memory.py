@@ -56,11 +56,13 @@ def test_the_claim_of_97_percent_is_what_comes_out() -> None:
 
 
 def test_paged_memory_follows_the_turn_and_contiguous_does_not() -> None:
-    for mode, same in (("paged", False), ("contiguous", True)):
-        engine = spec("profile=batch", "model=tiny.en", f"kv_cache={mode}")
-        long, short = memory.estimate(engine), memory.estimate(engine, turn_frames=300)
-        assert (short.part(SELF_KV) == long.part(SELF_KV)) == same
-        assert (short.part(CROSS_KV) == long.part(CROSS_KV)) == same
+    for mode, padding, self_same, cross_same in (
+            ("paged", "nopad", False, False), ("paged", "max", False, True),  # max: every window is the longest
+            ("contiguous", "nopad", True, True), ("contiguous", "max", True, True)):
+        engine = spec("profile=interactive", "model=tiny.en", f"kv_cache={mode}", f"profile.padding_strategy={padding}")
+        long, short = memory.estimate(engine).parts, memory.at_turns(engine, 300)
+        same = {part.name: part == other for part, other in zip(short, long, strict=True)}
+        assert (same[SELF_KV], same[CROSS_KV]) == (self_same, cross_same)
     bounded = spec("profile=batch", "model=tiny.en", "kv_cache=paged", "kv_cache.max_pages=40")
     assert memory.estimate(bounded).part(SELF_KV).peak == 40 * 64 * 2 * 4 * 384 * 4
 

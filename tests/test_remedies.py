@@ -9,7 +9,7 @@ from tests.compositions import composition
 from whisper_factory import memory, remedies, schema
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
-from whisper_factory.memory import MB
+from whisper_factory.memory import GB, MB
 
 
 def spec(*overrides: str) -> EngineSpec:
@@ -63,14 +63,36 @@ def test_the_saving_is_computed() -> None:
 
 def test_paging_is_judged_by_turns_of_ten_seconds_and_offered_first() -> None:
     engine = spec(*BATCH)
-    room = memory.estimate(replace(engine, kv_cache=replace(engine.kv_cache, mode="paged")), turn_frames=1000).peak
+    paged = spec(*BATCH[:3], "kv_cache=paged")
+    room = sum(part.peak for part in memory.at_turns(paged))
     first = remedies.changes_that_fit(engine, room)[0]
     assert re.fullmatch(r"kv_cache contiguous -> paged saves \d+(\.\d+)? [MG]B at 10 s turns", first)
+    shorter = remedies.changes_that_fit(engine, room - 1)[0]
+    assert re.fullmatch(r"kv_cache contiguous -> paged \(profile\.padding_strategy=nopad\) saves .* at 10 s turns",
+                        shorter)
+    lines = memory.table(memory.estimate(paged, room + GB, GB), "orin")
+    assert lines[-1] == ("orin: only turns of up to 10 s fit, 0 MB left at their peak; longer audio takes more than "
+                         "there is")
+
+
+@pytest.mark.parametrize("first", [BATCH, (*BATCH[:3], "kv_cache=paged"), ("profile=batch", "model=large-v3")],
+                         ids=["contiguous", "paged", "large"])
+def test_every_remedy_is_enough_when_it_is_typed(first: tuple[str, ...]) -> None:
+    whole, tried = memory.estimate(spec(*first)).judged, set()
+    for room in range(whole // 5, whole, whole // 9):
+        for advice in remedies.changes_that_fit(spec(*first), room, most=99):
+            typed = [f"{key}={value}" for key, value in re.findall(r"(\S+) \S+ -> (\S+)", advice)]
+            typed += re.findall(r"\((\S+)\)", advice)
+            changed = spec(*first, *typed)
+            remedies.refuse_what_does_not_fit(changed, memory.estimate(changed, room), "orin")
+            tried.update(override.partition("=")[0] for override in typed)
+    assert {"profile.max_batch_size", "profile.max_input_len", "precision"} <= tried
+    assert tried & {"kv_cache", "profile.padding_strategy"}
 
 
 def test_pairs_where_one_change_is_not_enough_and_a_word_where_none_are() -> None:
     engine = spec(*BATCH)
-    singles = [remedies._peak(engine, axis[-1]) for axis in map(list, remedies._axes(engine)) if axis]
+    singles = [remedies._after(engine, axis[-1]).judged for axis in map(list, remedies._axes(engine)) if axis]
     found = remedies.changes_that_fit(engine, min(singles) - 1 * MB)
     assert found
     assert all(" with " in advice for advice in found)

@@ -29,6 +29,8 @@ def test_a_composition_as_committed_passes() -> None:
         ("precision.bits", 3, "choices: 0 (not quantised), 4, 8"),
         ("backend.name", "onnx", "unknown 'onnx'; choices: onnxruntime"),
         ("weights.path", "x.pt", "goes with weights=path"),
+        ("device.memory_gb", -1.0, "device.memory_gb=-1.0: must be 0.001 to"),
+        ("device.reserved_mb", -1.0, "device.reserved_mb=-1.0: must be 0 to"),
         ("model.dimensions.n_text_head", 0, "model.dimensions.n_text_head=0: must be 1 or more"),
         ("model.dimensions.n_vocab", 51900, "choices: 51864, 51865, 51866"),
         ("validation.bundled", "ful", "did you mean 'full'?"),

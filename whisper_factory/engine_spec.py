@@ -18,6 +18,10 @@ ENGINE_FILE = "engine.json"
 ENGINE_FORMAT = 1
 LONGEST_PROMPT = 4  # <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
 
+# Below 3000 frames the decoder stops reliably when the window is this long, and this much longer than the clip.
+LEAST_FRAMES = 750
+MARGIN_FRAMES = 100
+
 KVMode = Literal["contiguous", "paged"]
 PaddingStrategy = Literal["max", "trim", "nopad"]
 KV_MODES: tuple[KVMode, ...] = get_args(KVMode)
@@ -84,6 +88,16 @@ class EngineSpec:
     def window_frames(self) -> int:
         """The longest encoder window this engine runs, in mel frames."""
         return min(WINDOW_FRAMES, self.profile.max_input_len + self.profile.margin_frames)
+
+    def encoder_frames(self, clip_frames: int, strategy: PaddingStrategy) -> int:
+        """How many mel frames the encoder sees for a clip: even, and at least the clip's where the engine can.
+
+        `max`: always the engine's longest window. `nopad` and `trim`: max(750, clip + 100), as far as the engine goes.
+        """
+        if strategy == "max":
+            return self.window_frames
+        wanted = max(LEAST_FRAMES, clip_frames + MARGIN_FRAMES)
+        return min(self.window_frames, wanted + wanted % 2)
 
     @property
     def max_rows(self) -> int:

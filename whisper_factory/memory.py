@@ -17,6 +17,7 @@ from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
 
 SELF_KV, CROSS_KV = "self-attention KV cache", "cross-attention KV cache"  # parts that every backend has
 LIBRARIES = "Python and its libraries"
+TURN_FRAMES = 1000  # 10 s: what a paged cache is judged by; the longest audio takes as much of it as contiguous
 MB = 1_000_000
 GB = 1_000_000_000
 
@@ -37,6 +38,7 @@ class Estimate:
     parts: tuple[Part, ...]
     budget: int | None  # of the device; None: not known
     reserved: int  # of that, for others
+    turn_peak: int | None = None  # paged: at the highest while audio is no longer than TURN_FRAMES
 
     @property
     def load(self) -> int:
@@ -55,8 +57,13 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether the peak stays inside the room; true where the device's memory is not known."""
-        return self.room is None or self.peak <= self.room
+        """Whether what is `judged` stays inside the room; true where the device's memory is not known."""
+        return self.room is None or self.judged <= self.room
+
+    @property
+    def judged(self) -> int:
+        """The peak that has to fit: a paged engine's at turns of 10 s, any other's at the longest."""
+        return self.peak if self.turn_peak is None else self.turn_peak
 
     def part(self, name: str) -> Part:
         """A part by its name; nothing where the backend has none of that name."""
@@ -84,15 +91,17 @@ def host_memory() -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemTotal:")), None)
 
 
-def estimate(spec: EngineSpec, budget: int | None = None, reserved: int = 0,
-             turn_frames: int | None = None) -> Estimate:
-    """What `spec` takes, against `budget` bytes of a device of which `reserved` are spoken for.
-
-    Args:
-        turn_frames: the longest audio that is given to it, in mel frames; None: the longest that it accepts.
-    """
+def estimate(spec: EngineSpec, budget: int | None = None, reserved: int = 0) -> Estimate:
+    """What `spec` takes, against `budget` bytes of a device of which `reserved` are spoken for."""
+    turn_peak = sum(part.peak for part in at_turns(spec)) if spec.kv_cache.mode == "paged" else None
     backend = backends.get(spec.backend)
-    return Estimate(tuple(backend.footprint(backend.settle(spec), turn_frames)), budget, reserved)
+    return Estimate(tuple(backend.footprint(backend.settle(spec))), budget, reserved, turn_peak)
+
+
+def at_turns(spec: EngineSpec, turn_frames: int = TURN_FRAMES) -> tuple[Part, ...]:
+    """What `spec` takes while the audio that it is given is no longer than `turn_frames` mel frames."""
+    backend = backends.get(spec.backend)
+    return tuple(backend.footprint(backend.settle(spec), turn_frames))
 
 
 def table(found: Estimate, device: str) -> list[str]:
@@ -103,6 +112,9 @@ def table(found: Estimate, device: str) -> list[str]:
     if found.budget is not None and found.room is not None:
         lines.append(f"{device}: {size(found.budget)}, {size(found.reserved)} of it reserved, "
                      f"{size(found.room - found.peak)} left at the peak")
+        if found.peak > found.room >= found.judged:
+            lines.append(f"{device}: only turns of up to {TURN_FRAMES / 100:.0f} s fit, "
+                         f"{size(found.room - found.judged)} left at their peak; longer audio takes more than there is")
     return lines
 
 

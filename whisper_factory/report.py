@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from whisper_factory import clips, memory, outputs, remedies
+from whisper_factory import clips, memory, outputs
 from whisper_factory.factory import Outcome
-from whisper_factory.memory import Estimate
+from whisper_factory.memory import Part
 from whisper_factory.plan import Plan
 
 
@@ -38,8 +38,8 @@ def comparison(outcomes: Sequence[Outcome]) -> str:
     A slot is the self-attention KV of one sequence: batch times beams of them are held.
     """
     specs = [outcome.plan.spec for outcome in outcomes]
-    kv = [_kv(outcome.memory) for outcome in outcomes]
-    turns = [_kv(memory.estimate(spec, turn_frames=remedies.TURN_FRAMES)) for spec in specs]
+    kv = [_kv(outcome.memory.parts) for outcome in outcomes]
+    turns = [_kv(memory.at_turns(spec)) for spec in specs]
     most_slots, most_kv = max(spec.max_rows for spec in specs), max(*kv, 1)
     rows = [("composition", "KV slots", "fewer", "KV", "less", "KV at 10 s turns", "load", "peak")]
     for spec, outcome, held, turn in zip(specs, outcomes, kv, turns, strict=True):
@@ -51,9 +51,9 @@ def comparison(outcomes: Sequence[Outcome]) -> str:
                                for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows)
 
 
-def _kv(found: Estimate) -> int:
+def _kv(parts: Sequence[Part]) -> int:
     """Bytes of both KV caches at the highest."""
-    return sum(found.part(name).peak for name in (memory.SELF_KV, memory.CROSS_KV))
+    return sum(part.peak for part in parts if part.name in (memory.SELF_KV, memory.CROSS_KV))
 
 
 def _less(part: int, whole: int) -> str:

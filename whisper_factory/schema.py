@@ -264,6 +264,7 @@ def _wrong_sizes(composition: Composition) -> list[str]:
     profile, text_ctx = composition.profile, composition.model.dimensions.n_text_ctx
     positions = composition.model.dimensions.n_audio_ctx
     limits: list[tuple[str, float, float, float]] = [
+        ("device.memory_gb", 1 if composition.device.memory_gb is None else composition.device.memory_gb, 0.001, 1e6),
         ("device.reserved_mb", composition.device.reserved_mb, 0, 1e9),
         ("profile.max_batch_size", profile.max_batch_size, 1, 1024),
         ("profile.max_beam_width", profile.max_beam_width, 1, 64),

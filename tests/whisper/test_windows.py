@@ -39,7 +39,7 @@ def spec(max_input_len: int, margin_frames: int = 0) -> EngineSpec:
     (100, "nopad", 400, 0, 400),
 ])
 def test_the_encoder_sees(clip: int, strategy: windows.PaddingStrategy, engine: int, margin: int, frames: int) -> None:
-    assert windows.encoder_frames(clip, strategy, spec(engine, margin)) == frames
+    assert spec(engine, margin).encoder_frames(clip, strategy) == frames
 
 
 @pytest.mark.parametrize(("engine", "margin", "longest"), [
@@ -67,7 +67,7 @@ def test_the_whole_audio_is_heard_once(
     assert max(part.frames for part in parts) <= windows.longest_piece(engine)
     assert min(part.frames for part in parts) >= windows.longest_piece(engine) // 5  # no slivers
     for part in parts:
-        assert part.frames <= windows.encoder_frames(part.frames, strategy, engine)
+        assert part.frames <= engine.encoder_frames(part.frames, strategy)
 
 
 @given(longest=st.integers(50, 3000), total=st.integers(1, 20_000))

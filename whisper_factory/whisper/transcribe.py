@@ -135,7 +135,7 @@ class Transcriber:
         self, clip: int, audio: NDArray[np.float32], strategy: PaddingStrategy, language: str | None
     ) -> list[_Job]:
         return [_Job(clip, window, audio[window.start:window.end],
-                     windows.encoder_frames(window.frames, strategy, self.spec), language)
+                     self.spec.encoder_frames(window.frames, strategy), language)
                 for window in windows.split(audio, strategy, self.spec)]
 
     def _run(self, jobs: list[_Job], options: Options) -> None:

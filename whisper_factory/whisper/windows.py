@@ -14,12 +14,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
+from whisper_factory.engine_spec import MARGIN_FRAMES, EngineSpec, PaddingStrategy
 from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_FRAMES
-
-# Below 3000 frames the decoder stops reliably when the window is this long, and this much longer than the clip.
-LEAST_FRAMES = 750
-MARGIN_FRAMES = 100
 
 # Chosen on 64 sentences in a row, as they are and with their pauses taken out, heard by tiny.en in int8: in windows of
 # 7.5 s the word error rate is about 13 and 23 % where cuts at equal distances give 32 and 30 % (sentences alone: 8), in
@@ -54,17 +50,6 @@ class Window:
 def frames_of(samples: int) -> int:
     """Mel frames that hold so many samples."""
     return -(-samples // HOP_LENGTH)
-
-
-def encoder_frames(clip_frames: int, strategy: PaddingStrategy, spec: EngineSpec) -> int:
-    """How many mel frames the encoder sees for a clip: even, and at least the clip's where the engine can.
-
-    `max`: always the engine's longest window. `nopad` and `trim`: max(750, clip + 100), as far as the engine goes.
-    """
-    if strategy == "max":
-        return spec.window_frames
-    wanted = max(LEAST_FRAMES, clip_frames + MARGIN_FRAMES)
-    return min(spec.window_frames, wanted + wanted % 2)
 
 
 def longest_piece(spec: EngineSpec) -> int:

@@ -126,6 +126,25 @@ def test_contiguous_memory_is_there_from_the_start_and_paged_when_it_is_written(
     assert resident.now() - before < 1e6
 
 
+def test_rows_that_move_leave_no_memory_behind() -> None:
+    """With fewer beams than the engine takes, the rows that are split off move up."""
+    spec = {"max_batch_size": 8, "max_beam_width": 4, "max_new_tokens": 444, "max_input_len": 1000}
+    before = resident.now()
+    block = KVMemory(make_spec(tiny_dimensions(), mode="paged", **spec)).open(8, 2)
+    block.select_rows(np.repeat(np.arange(8), 2), 0)
+    block.reserve(448)
+    for tensor in block.past:
+        tensor[:, :, :448] = 1.0
+    used = 4 * 128 * 4 * 16 * 448
+    assert resident.now() - before == pytest.approx(used, abs=1e6)
+    middle = block.split(3, 448)
+    last = middle.split(3, 448)
+    assert resident.now() - before == pytest.approx(used, abs=1e6)
+    middle.close()
+    assert resident.now() - before == pytest.approx(used * 5 / 8, abs=1e6)
+    assert all((tensor[:, :, :448] == 1.0).all() for part in (block, last) for tensor in part.past)
+
+
 def test_pages_are_whole_pages_of_the_systems() -> None:
     """With the released models' heads of 64 and pages of 64 tokens, each page of a head is 16 KiB, on its own."""
     for page in (16, 64):

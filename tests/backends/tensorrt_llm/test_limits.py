@@ -14,7 +14,6 @@ from whisper_factory.backends import onnxruntime, tensorrt_llm
 from whisper_factory.backends.tensorrt_llm import limits
 from whisper_factory.engine_spec import EngineSpec, Precision
 from whisper_factory.errors import UserError
-from whisper_factory.whisper.windows import encoder_frames
 
 FULL: dict[str, Any] = {"max_input_len": 3000, "margin_frames": 0}
 
@@ -118,7 +117,7 @@ def test_the_window_that_the_device_will_run(
         assert made.window_frames == window
         assert made.profile.end_anchor == anchor
         assert made.profile.max_input_len == 750
-        assert encoder_frames(400, made.profile.padding_strategy, made) == window
+        assert made.encoder_frames(400, made.profile.padding_strategy) == window
 
 
 def test_a_long_window_under_nopad_stays_whole_where_it_cannot_be_anchored() -> None:

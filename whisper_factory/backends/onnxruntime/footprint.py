@@ -6,9 +6,11 @@ measures, which is all but the libraries: its table in README shows how far the 
 
 from __future__ import annotations
 
+from importlib import metadata
+
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.backends.onnxruntime.limits import block_size
-from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
 from whisper_factory.memory import CROSS_KV, LIBRARIES, MB, SELF_KV, Part
 from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_FRAMES
 from whisper_factory.whisper.runaway import token_budget
@@ -16,7 +18,7 @@ from whisper_factory.whisper.runaway import token_budget
 FLOAT = 4
 PYTHON = 62 * MB  # Python, NumPy and ONNX Runtime, imported; 60 to 64 were seen
 SESSIONS = 11 * MB  # two sessions with their graphs, the vocabulary, the tokenizer
-WIDENING = 10 * MB  # what the heap keeps of float16 weights that were widened at load
+WIDENING = 6 * MB  # what the heap keeps of float16 weights that were widened at load
 ARENA = 18  # floats for every encoder position and channel that ONNX Runtime's arena holds after the encoder ran
 WORKING = 9 * MB  # what decoding takes beside logits and caches
 MEL_COPIES = 2  # log-mel windows, one by one and as a batch
@@ -32,6 +34,7 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
     encoder, decoder, head = _weights(spec)
     floats, mapped = not spec.precision.bits, spec.precision.dtype == "float32"
     runtime = SESSIONS + (WIDENING if floats and not mapped else 0)
+    frames = _window(spec, turn_frames)
     self_kv, cross_kv, whole = _caches(spec, turn_frames)
     at_load = spec.kv_cache.mode == "contiguous"
     parts = [
@@ -40,16 +43,26 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
         Part(f"output head ({'float32' if floats else '8 bits'})", head, head),
         Part(SELF_KV, whole[0] if at_load else 0, self_kv),
         Part(CROSS_KV, whole[1] if at_load else 0, cross_kv),
-        Part("encoder activations", 0, ARENA * FLOAT * spec.window_frames // 2 * sizes_of.n_audio_state),
+        Part("encoder activations", 0, ARENA * FLOAT * frames // 2 * sizes_of.n_audio_state),
         Part("decoder workspace", 0, WORKING + 2 * spec.max_rows * sizes_of.n_vocab * FLOAT),
-        Part("log-mel and audio", 0, _sound(spec)),
+        Part("log-mel and audio", 0, _sound(spec, frames)),
         Part("runtime (ONNX Runtime's sessions)", runtime, runtime),
         Part(LIBRARIES, PYTHON, PYTHON),
     ]
     # While a session repacks a matrix it has it twice, and the head is the largest; the encoder is opened after it.
-    opening = decoder + 2 * head + runtime + PYTHON
+    opening = decoder + (_widening_copies() if floats and not mapped else 2) * head + runtime + PYTHON
     short = opening - sum(part.peak for part in parts)
     return [*parts, Part("held twice while loading", 0, short)] if short > 0 else parts
+
+
+def _widening_copies() -> int:
+    """How often the head is there, in float32, while it is widened and repacked: seen 3 times with ONNX Runtime 1.23.2,
+    twice with 1.32; between them nothing was measured."""
+    try:
+        version = metadata.version("onnxruntime")
+    except metadata.PackageNotFoundError:
+        return 2
+    return 3 if tuple(map(int, version.split(".")[:2])) < (1, 24) else 2
 
 
 def _weights(spec: EngineSpec) -> tuple[int, int, int]:
@@ -79,12 +92,19 @@ def _caches(spec: EngineSpec, turn_frames: int | None) -> tuple[int, int, tuple[
         return *whole, whole
     tokens, length = spec.max_tokens, spec.max_cross_len
     if turn_frames is not None:
-        tokens = min(tokens, token_budget(turn_frames * HOP_LENGTH / SAMPLE_RATE, None))
-        frames = min(spec.window_frames, max(750, turn_frames + 100))
-        length = min(length, frames // 2 + (spec.profile.end_anchor if frames < WINDOW_FRAMES else 0))
+        tokens = min(tokens, LONGEST_PROMPT + token_budget(turn_frames * HOP_LENGTH / SAMPLE_RATE))
+        frames = _window(spec, turn_frames)
+        length = frames // 2 + (spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
     return (min(whole[0], spec.max_rows * tokens * token), sizes.cross_kv_bytes(spec, windows, length), whole)
 
 
-def _sound(spec: EngineSpec) -> int:
+def _window(spec: EngineSpec, turn_frames: int | None) -> int:
+    """Mel frames of the longest window."""
+    if turn_frames is None:
+        return spec.window_frames
+    return spec.encoder_frames(turn_frames, spec.profile.padding_strategy)
+
+
+def _sound(spec: EngineSpec, frames: int) -> int:
     """Log-mel windows of a batch; the audio itself is the caller's."""
-    return MEL_COPIES * spec.profile.max_batch_size * spec.dimensions.n_mels * spec.window_frames * FLOAT
+    return MEL_COPIES * spec.profile.max_batch_size * spec.dimensions.n_mels * frames * FLOAT

@@ -184,9 +184,11 @@ class KVBlock:
         beams, kept = self.rows // self.windows, windows * (self.rows // self.windows)
         other = self._memory._block(self._first + windows, self.windows - windows, beams, self._window[1], self._held)
         if other._first_row != self._first_row + kept:  # further up: the last row first
-            for new, old in zip(other.past, self.past, strict=True):
-                for row in reversed(range(other.rows)):
+            for row in reversed(range(other.rows)):
+                for new, old in zip(other.past, self.past, strict=True):
                     new[row, :, :length] = old[kept + row, :, :length]
+                if (left := self._first_row + kept + row) < other._first_row:  # nothing else has been put there
+                    self._memory.self_kv.release(left, 1, self._row)
         self.cross = [tensor[:windows] for tensor in self.cross]
         self.past = [tensor[:kept] for tensor in self.past]
         return other

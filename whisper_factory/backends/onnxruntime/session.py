@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from whisper_factory.backends.onnxruntime.embedding import TokenEmbedding
 from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
-from whisper_factory.backends.onnxruntime.runtime import open_session, physical_cores
+from whisper_factory.backends.onnxruntime.runtime import open_session, physical_cores, return_freed_memory
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
@@ -61,6 +61,8 @@ class OnnxRuntimeEngine:
         self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads)
         prepack = self.spec.precision.bits > 0
         self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack)
+        if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
+            return_freed_memory()
         self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision)
         self.memory = KVMemory(self.spec)
 
