@@ -3,14 +3,13 @@
     python benchmarks/whisper_cpp_memory.py --work outputs/whisper_cpp
 
 Ours is `python -m whisper_factory.run` with an int8 engine for duplex_lowmem, Python and its libraries included.
-Theirs is whisper-cli with the same weights in q5_0 and q8_0: as it comes (five beams, the whole 30 s of audio
-context), and at its leanest (greedy, the context of an engine for 7.5 s), which is not what it is trained or
-documented to do. Every run is a fresh process, the programs take turns, and a median counts.
+Theirs is whisper-cli with the same weights in q5_0 and q8_0: as it comes (five beams, and all of its audio context,
+30 s); greedy, as ours is; and greedy with --audio-ctx of 7.5 s, which it calls experimental. Each run is a fresh
+process, and the programs take turns.
 
-whisper.cpp is fetched from the package index, inside the sdist of its Python binding, and built here with one job,
-for this machine, without BLAS and with its libraries linked in. Needs a C++ compiler and the `dev` extra (its
-converter reads OpenAI's .pt with torch, and takes the vocabulary from openai-whisper). With --work everything is
-kept, and a second run only measures.
+whisper.cpp comes from the package index, inside the sdist of its Python binding, and is built with one job, for this
+machine, without BLAS, its libraries linked in. Needs a C++ compiler and the `dev` extra (its converter uses torch and
+openai-whisper's vocabulary). What --work names is kept: a second run only measures.
 """
 
 from __future__ import annotations
@@ -38,12 +37,13 @@ from whisper_factory.whisper import readers
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
 
-BINDING = "pywhispercpp==1.5.1"  # its sdist holds whisper.cpp 1.8.5
-TOOLS = ("cmake==4.4.4", "ninja")
+BINDING, VERSION = "pywhispercpp==1.5.1", "1.8.5"  # of the whisper.cpp in its sdist
+TOOLS = ("cmake==4.4.4", "ninja==1.13.2")
 OPTIONS = ("CMAKE_BUILD_TYPE=Release", "BUILD_SHARED_LIBS=OFF", "GGML_NATIVE=ON", "GGML_BLAS=OFF",
            "WHISPER_BUILD_TESTS=OFF", "WHISPER_BUILD_SERVER=OFF")
 QUANTISED = ("q5_0", "q8_0")
-LEAN = ("--beam-size", "1", "--best-of", "1", "--audio-ctx", "375")
+GREEDY = ("--beam-size", "1", "--best-of", "1")
+MODES = {"as it comes": (), "greedy": GREEDY, "greedy, 7.5 s of context": (*GREEDY, "--audio-ctx", "375")}
 SPOKEN, SECONDS, THREADS, RUNS = ("sample", "lamp"), 7.0, 2, 5
 
 # The most that was resident of a process (VmHWM) reaches its parent when it ends, as the larger of that and of what
@@ -56,7 +56,7 @@ print(json.dumps([done.returncode, done.stdout, done.stderr, resource.getrusage(
 
 
 def peak(command: list[str]) -> tuple[str, float]:
-    """What a program printed, and the most that it held, in MB."""
+    """What a program printed, and the most that was resident of it, in MB."""
     launched = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
     code, out, err, kilobytes = json.loads(subprocess.run(launched, stdout=subprocess.PIPE, check=True).stdout)
     if code:
@@ -65,26 +65,23 @@ def peak(command: list[str]) -> tuple[str, float]:
 
 
 def quietly(*command: str | Path) -> None:
-    """Run a program at the lowest priority; what it printed is shown if it fails."""
-    done = subprocess.run(["nice", "-n", "19", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          check=False)
+    """Run a program at the lowest priority; what it printed is shown only if it fails."""
+    done = subprocess.run(["nice", "-n", "19", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout[-4000:]}")
 
 
 def whisper_cpp(work: Path) -> tuple[Path, Path]:
     """Fetch and build whisper.cpp; its source, and the folder of its programs."""
-    tools, sdist = work / "tools", work / "sdist"
+    tools, sdist, name = work / "tools", work / "sdist", BINDING.replace("==", "-")
     if not (tools / "bin" / "ninja").exists():
         venv.create(tools, with_pip=True)
         quietly(tools / "bin" / "pip", "install", *TOOLS)
     if not sdist.exists():
-        # only the binding from source: what its metadata takes (cmake) may come built
-        quietly(tools / "bin" / "pip", "download", "--no-binary", BINDING.split("==")[0], "--no-deps", "--dest",
-                work, BINDING)
-        with tarfile.open(work / f"{BINDING.replace('==', '-')}.tar.gz") as archive:
-            archive.extractall(sdist)
-    source, made = sdist / BINDING.replace("==", "-") / "whisper.cpp", work / "build"
+        quietly(tools / "bin" / "pip", "download", "--no-binary", "pywhispercpp", "--no-deps", "--dest", work, BINDING)
+        with tarfile.open(work / f"{name}.tar.gz") as archive:
+            archive.extractall(sdist, filter="data")
+    source, made = sdist / name / "whisper.cpp", work / "build"
     quietly(tools / "bin" / "cmake", "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'bin' / 'ninja'}", "-S", source,
             "-B", made, *(f"-D{option}" for option in OPTIONS))
     quietly(tools / "bin" / "cmake", "--build", made, "-j1", "--target", "whisper-cli", "whisper-quantize")
@@ -110,19 +107,18 @@ def clip(file: Path) -> str:
     """Write bundled clips, joined and followed by silence, as a WAV of SECONDS; what is said in it."""
     known = {found.name: found for found in clips.bundled("full")}
     speech = np.concatenate([read_audio(known[name].path) for name in SPOKEN])
-    samples = round(SECONDS * SAMPLE_RATE)
-    assert len(speech) <= samples
-    soundfile.write(file, np.pad(speech, (0, samples - len(speech))), SAMPLE_RATE, subtype="PCM_16")
+    silence = round(SECONDS * SAMPLE_RATE) - len(speech)
+    soundfile.write(file, np.pad(speech, (0, silence)), SAMPLE_RATE, subtype="PCM_16")
     return " ".join(known[name].text for name in SPOKEN)
 
 
 def heard(printed: str) -> str:
     """The transcript without a file's name or whisper-cli's times."""
-    return " ".join(re.sub(r"^(\[.*?\]|\S+\.wav:)", "", line).strip() for line in printed.splitlines()).strip()
+    return " ".join(re.sub(r"^(\[.*?\]|.*?\.wav:)", "", line).strip() for line in printed.splitlines()).strip()
 
 
 def compare(work: Path) -> None:
-    """Build, measure, and print the table."""
+    """Build, measure, and print the transcripts and the table."""
     source, programs = whisper_cpp(work)
     wav = work / "clip.wav"
     said = clip(wav)
@@ -131,7 +127,7 @@ def compare(work: Path) -> None:
     commands = {ours: [sys.executable, "-m", "whisper_factory.run", "--engine_dir", str(engine), "--input_file",
                        str(wav), "--threads", str(THREADS), "--report_memory"]}
     for precision, file in ggml(work, source, programs).items():
-        for label, options in (("as it comes", ()), ("greedy, short audio context", LEAN)):
+        for label, options in MODES.items():
             commands[f"whisper.cpp, {precision}, {label}"] = [str(programs / "whisper-cli"), "--model", str(file),
                 "--file", str(wav), "--threads", str(THREADS), "--no-prints", *options]
     found: dict[str, list[float]] = {label: [] for label in commands}
@@ -149,17 +145,16 @@ def compare(work: Path) -> None:
     for label, all_mb in found.items():
         middle, errors = statistics.median(all_mb), dataset.score([(said, texts[label])]).word_errors
         print(f"| {label} | {middle:.1f} | {min(all_mb):.1f} to {max(all_mb):.1f} | {middle / base:.2f} | {errors} |")
-    project = re.search(r'VERSION (\d+\.\d+\.\d+)', (source / "CMakeLists.txt").read_text(encoding="utf-8"))
-    versions = {**backends.get("onnxruntime").tools(), "whisper.cpp": f"{project[1] if project else '?'} ({BINDING})"}
+    versions = {**backends.get("onnxruntime").tools(), "whisper.cpp": f"{VERSION} ({BINDING})"}
     print(f"\nMedian of {RUNS}. {machine(versions, THREADS)}.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", type=Path, help="scratch folder, about 300 MB (default: a temporary one)")
+    parser.add_argument("--work", type=Path, help="scratch folder, 0.6 GB (default: a temporary one)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        work = (options.work or Path(temporary)).resolve()
+        work: Path = (options.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
         compare(work)
 
