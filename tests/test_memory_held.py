@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 
 from tests.real_engine import clip, duplex, tiny_en
@@ -63,6 +64,17 @@ def test_two_processes_share_what_is_mapped(tmp_path: Path) -> None:
         assert weights["Shared_Clean"] + weights["Shared_Dirty"] > shared * size  # dirty: not on the disk yet
         assert weights["Private_Clean"] + weights["Private_Dirty"] < 200_000  # that only this one has looked at
         assert weights["Pss"] < 0.6 * weights["Rss"]
+
+
+def test_libraries_are_imported_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output is for transcripts; what is missing is told by what loads the engine."""
+    (tmp_path / "talkative.py").write_text("print('version 7')", encoding="utf-8")
+    (tmp_path / "broken.py").write_text("raise OSError('libcudart')", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    resident.Meter(("no_such_library", "broken", "talkative"))
+    assert capsys.readouterr() == ("", "version 7\n")
 
 
 def test_memory_is_measured_where_it_is_said() -> None:

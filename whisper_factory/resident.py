@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import resource
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +33,12 @@ class Meter:
     def __init__(self, libraries: Iterable[str]) -> None:
         """
         Args:
-            libraries: modules that belong to the baseline; they are imported.
+            libraries: modules that belong to the baseline; they are imported. One that cannot be is passed over, as
+                what loads the engine says better what is missing; what one prints goes to standard error.
         """
         for library in libraries:
-            importlib.import_module(library)
+            with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
+                importlib.import_module(library)
         self._baseline = self._loaded = now()
         self._load_peak = peak()
 

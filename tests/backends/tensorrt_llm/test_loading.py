@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import whisper
 
 from tests.backends.tensorrt_llm import runtime
 from tests.backends.tensorrt_llm.making import declared
-from whisper_factory import backends, run
+from whisper_factory import backends, clips, run
 from whisper_factory.backends import tensorrt_llm
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, FactoryError, UserError
+from whisper_factory.whisper.transcribe import VOCABULARY_FILE
 
 
 def refusal(engine: Path, kind: type[FactoryError] = UserError) -> str:
@@ -66,6 +68,14 @@ def test_no_stamp(engine: Path) -> None:
 
 def test_no_toolkit(engine: Path) -> None:
     assert "needs tensorrt_llm, not installed here" in refusal(engine, EnvironmentFault)
+
+
+def test_the_command_says_so_too(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(Path(whisper.__file__).parent / "assets" / "gpt2.tiktoken", engine / VOCABULARY_FILE)
+    clip = str(clips.bundled("quick")[0].path)
+    assert run.main(["--engine_dir", str(engine), "--input_file", clip]) == EnvironmentFault.exit_code
+    line, = capsys.readouterr().err.splitlines()
+    assert "needs tensorrt_llm, not installed here" in line
 
 
 def test_a_toolkit_that_cannot_be_imported(engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
