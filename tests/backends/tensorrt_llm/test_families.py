@@ -28,7 +28,7 @@ def test_others(capability: str, version: str, expected: str | None) -> None:
     assert family(capability, versions.parse(version)) == expected
 
 
-@pytest.mark.parametrize("capability", ["", "87", "sm_87", "8.7.1", "eight.7"])
+@pytest.mark.parametrize("capability", ["", "87", "sm_87", "8.7.1", "eight.7", "-8.7", "8.07", "08.7", " 8.7"])
 def test_not_a_compute_capability(capability: str) -> None:
     with pytest.raises(UserError, match=r"as in 8\.7"):
         family(capability, versions.parse("0.12"))

@@ -76,6 +76,14 @@ def test_paged_does_not_load_up_to_012() -> None:
     tensorrt_llm.check(declared("0.13.0", "paged"))
 
 
+def test_pages_are_not_counted_here() -> None:
+    spec = declared("0.13.0", "paged")
+    said = refusal(replace(spec, kv_cache=replace(spec.kv_cache, max_pages=3)))
+    assert "kv_cache.max_pages=3 is not for TensorRT-LLM" in said
+    assert "profile.kv_cache_free_gpu_memory_fraction" in said
+    tensorrt_llm.check(replace(spec, kv_cache=replace(spec.kv_cache, max_pages=0)))  # as many as are needed
+
+
 @pytest.mark.parametrize("version", ["0.15.0", "0.17.0", "1.0.0"])
 def test_a_short_window_needs_its_anchor(version: str) -> None:
     said = refusal(declared(version, "paged"))

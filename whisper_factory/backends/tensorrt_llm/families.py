@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from whisper_factory.backends.tensorrt_llm.versions import Release
@@ -10,6 +11,8 @@ from whisper_factory.errors import UserError
 
 Family = Literal["sm80", "sm90"]
 
+_CAPABILITY = re.compile(r"([1-9]\d*)\.(0|[1-9]\d*)", re.ASCII)  # as CUDA spells it: they are compared as text
+
 
 def family(compute_capability: str, release: Release) -> Family | None:
     """The packed layout for a GPU ("8.7"), or None where only trtllm-build itself knows it.
@@ -17,10 +20,10 @@ def family(compute_capability: str, release: Release) -> Family | None:
     Raises:
         UserError: not a compute capability.
     """
-    try:
-        major, minor = (int(number) for number in compute_capability.split("."))
-    except ValueError:
-        raise UserError(f"compute capability '{compute_capability}' is not two numbers and a dot, as in 8.7") from None
+    found = _CAPABILITY.fullmatch(compute_capability)
+    if not found:
+        raise UserError(f"compute capability '{compute_capability}' is not two numbers and a dot, as in 8.7")
+    major, minor = int(found[1]), int(found[2])
     if (7, 5) <= (major, minor) <= (8, 9):
         return "sm80"
     known = release.at_least(0, 12) and not release.at_least(0, 16)  # from 0.16 on it changed more than once

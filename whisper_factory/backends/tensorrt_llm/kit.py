@@ -77,12 +77,15 @@ tee=$!
 quiet() { exec 1>&3 2>&4; wait "$tee" || true; }  # till all is in the log
 
 begin() { stage=$1; started=$SECONDS; rm -rf "engine/$1"; echo "building the $1"; }
-finish() { [ -s "engine/$stage/rank0.engine" ] && echo "built the $stage in $((SECONDS - started)) s"; }
+finish() {
+    [ -s "engine/$stage/rank0.engine" ] || { echo "trtllm-build ended well but wrote no rank0.engine"; return 1; }
+    echo "built the $stage in $((SECONDS - started)) s"
+}
 
 failed() {
     trap - ERR
     quiet
-    local what="failed,"
+    local what="failed (its last line: $(tail -n 1 "$log")),"
     if [ "$1" = 137 ] || grep -qiF @MEMORY@ "$log"; then
         what="ran out of memory ($(awk '/^MemAvailable:/ {print int($2 / 1000)}' /proc/meminfo) MB of the system's \
 memory are free now, $(ask 'import torch; print(torch.cuda.mem_get_info()[0] // 10**6)') MB of the GPU's); stop what \

@@ -86,6 +86,9 @@ def check(spec: EngineSpec) -> None:
     if spec.kv_cache.mode not in kv_modes(spec):
         raise UserError(f"kv_cache={spec.kv_cache.mode}: TensorRT-LLM {release.text} does not load a Whisper engine "
                         f"with it (upstream issue 1930); use kv_cache=contiguous, or trtllm_version=0.13.0 or later")
+    if spec.kv_cache.max_pages:
+        raise UserError(f"kv_cache.max_pages={spec.kv_cache.max_pages} is not for TensorRT-LLM, whose pool is a part "
+                        f"of the GPU's memory: leave it out, and set profile.kv_cache_free_gpu_memory_fraction")
     short = spec.window_frames < WINDOW_FRAMES
     if release.at_least(0, 15) and spec.kv_cache.mode == "paged" and short and not target.allow_unanchored:
         raise UserError(f"kv_cache=paged runs in TensorRT-LLM's C++ runtime, which has no place for the end anchor; "
