@@ -80,6 +80,12 @@ def test_an_engine_of_other_keys_does_not_stay_beside_a_new_checkpoint(tmp_path:
     assert not (short.directory / "validation.json").exists()
 
 
+def test_the_plan_on_paper_says_what_the_plan_says(tmp_path: Path) -> None:
+    made = plan.make(tiny_en(outputs=str(tmp_path / "outputs")), lambda step, key: False, ["mind the gap"])
+    outputs.write(*run(made, tmp_path), "")
+    assert json.loads((made.directory / "plan.json").read_text(encoding="utf-8"))["notes"] == ["mind the gap"]
+
+
 def kit(tmp_path: Path) -> tuple[Plan, dict[str, Finished]]:
     made = composition("profile=duplex_lowmem", "model=tiny.en", "backend=tensorrt_llm", "device=jetson_orin_nano_8gb",
                        f"outputs={tmp_path / 'outputs'}")

@@ -85,7 +85,7 @@ def describe(plan: Plan) -> dict[str, Any]:
          "tools": step.tools}
         for step in plan.steps
     ]
-    return {"composition": plan.composition.name, "key": plan.key, "steps": steps}
+    return {"composition": plan.composition.name, "key": plan.key, "steps": steps, "notes": list(plan.notes)}
 
 
 def _manifest(plan: Plan, finished: dict[str, store.Finished], outputs: dict[str, Any]) -> dict[str, Any]:
