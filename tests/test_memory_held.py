@@ -62,7 +62,7 @@ def test_two_processes_share_what_is_mapped(tmp_path: Path) -> None:
         found = benchmark("shared_weights", tmp_path / "out.json", "--engine_dir", engine)
         weights, size = found["encoder.weights"], (engine / "engine" / "encoder.weights").stat().st_size
         assert weights["Shared_Clean"] + weights["Shared_Dirty"] > shared * size  # dirty: not on the disk yet
-        assert weights["Private_Clean"] + weights["Private_Dirty"] < 200_000  # that only this one has looked at
+        assert weights["Private_Clean"] + weights["Private_Dirty"] < 1_000_000  # what was mapped around
         assert weights["Pss"] < 0.6 * weights["Rss"]
 
 

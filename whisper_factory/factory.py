@@ -50,7 +50,8 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = ()) 
     made = plan.make(composition, lambda step, key: storage.find(step, key) is not None, notes)
     log.info("%s -> %s", composition.name, made.directory)
     for note in made.notes:
-        log.info("note      %s", note, extra={"idle": True})
+        level = logging.WARNING if note.startswith("warning") else logging.INFO
+        log.log(level, "note      %s", note, extra={"idle": True})
     needed = _memory(made)
     for line in memory.table(needed, composition.device.name):
         log.info("memory    %s", line, extra={"idle": True})

@@ -70,7 +70,7 @@ def write(plan: Plan, finished: dict[str, store.Finished], resolved: str) -> Non
         for file, text in papers.items():  # the manifest last: it vouches for the rest
             _write(directory / file, text)
         if "kit" in finished:
-            _write_kit(directory, [*files, *papers])
+            _write_kit(directory, [name for name in (*files, *papers) if not name.startswith("engine/")])
     except OSError as error:
         known = store.fault(error, directory, "outputs=DIR moves the outputs")
         if known is None:

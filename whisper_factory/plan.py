@@ -85,7 +85,9 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
         steps += _validation(composition, spec, steps, chosen)
     if composition.stop_after == "fetch":
         steps = steps[:1]
-    key = _composition_key(composition, fetch, chosen)
+    if kit and not kit.can_build() and composition.stop_after not in ("fetch", "convert"):
+        notes = [*notes, f"{spec.backend} is not installed here: the plan ends with a kit for the device"]
+    key = _composition_key(composition, spec, fetch, chosen)
     return Plan(composition, spec, key, tuple(steps), source, tuple(notes))
 
 
@@ -194,12 +196,12 @@ def _clips(validation: ValidationConfig) -> list[Clip]:
     return chosen
 
 
-def _composition_key(composition: Composition, fetch: PlannedStep, chosen: list[Clip]) -> str:
+def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedStep, chosen: list[Clip]) -> str:
     """What was declared, with digests for the inputs in place of where they lie; tool versions are not declared."""
     axes = ("model", "precision", "profile", "kv_cache", "backend", "device")
     declared = {axis: asdict(getattr(composition, axis)) for axis in axes}
     declared["model"] = {"name": composition.model.name, "dimensions": declared["model"]["dimensions"]}
-    if spec_target := composition.engine_spec().target:
-        declared["target"] = asdict(spec_target)
+    if spec.target:
+        declared["target"] = asdict(spec.target)
     declared["validation"] = asdict(composition.validation) | {"clips": clips.digest(chosen) if chosen else None}
     return digest.of_data({**declared, "weights": fetch.params})

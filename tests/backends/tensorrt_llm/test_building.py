@@ -17,7 +17,7 @@ from tests.backends.tensorrt_llm import making
 from tests.backends.tensorrt_llm.making import declared, packed
 from tests.tiny_model import tiny_weights
 from whisper_factory.backends import tensorrt_llm
-from whisper_factory.backends.tensorrt_llm import commands, machine
+from whisper_factory.backends.tensorrt_llm import building, commands, machine
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, UserError
 
@@ -110,7 +110,6 @@ def test_nothing_to_build_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         tensorrt_llm.tools()
     assert "needs tensorrt_llm" in at.refusal(EnvironmentFault)
     making.device(monkeypatch, tmp_path, capability=None)
-    assert "torch sees no GPU here" in at.refusal(EnvironmentFault)
     assert tensorrt_llm.can_build()
     assert tensorrt_llm.tools() == {"tensorrt_llm": "0.12.0"}
 
@@ -182,10 +181,30 @@ def test_free_memory_where_nothing_can_be_told(monkeypatch: pytest.MonkeyPatch, 
     assert machine.free_memory() == "an unknown amount"
 
 
-def test_no_torch_no_compute_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("said", "found"), [("8.7\n", "8.7"), ("8.9\n8.9\n", "8.9"), ("[N/A]\n", None)])
+def test_nvidia_smi_is_asked_where_torch_cannot_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, found: str | None
+) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(EnvironmentFault, match="torch cannot be imported"):
-        machine.compute_capability()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.compute_capability() is None
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!{sys.executable} -S\nimport sys\nassert '--query-gpu=compute_cap' in sys.argv\n"
+                       f"print({said!r}, end='')\n")
+    program.chmod(0o755)
+    assert machine.compute_capability() == found
+
+
+def test_where_nobody_sees_a_gpu_trtllm_build_has_the_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = Workplace(tmp_path, declared())
+    making.device(monkeypatch, tmp_path, capability=None)
+    said: list[str] = []
+    monkeypatch.setattr(machine, "compute_capability", lambda: None)
+    building.check_machine(at.packed, "0.12.0", said.append)
+    assert said == ["warning: neither torch nor nvidia-smi sees a GPU here: that it is of compute capability 8.7 is "
+                    "not checked"]
 
 
 def test_what_was_packed_can_be_read(tmp_path: Path) -> None:

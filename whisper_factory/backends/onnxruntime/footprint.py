@@ -19,8 +19,10 @@ FLOAT = 4
 PYTHON = 62 * MB  # Python, NumPy and ONNX Runtime, imported; 60 to 64 were seen
 SESSIONS = 11 * MB  # two sessions with their graphs, the vocabulary, the tokenizer
 WIDENING = 6 * MB  # what the heap keeps of float16 weights that were widened at load
-ARENA = 18  # floats for every encoder position and channel that ONNX Runtime's arena holds after the encoder ran
-WORKING = 9 * MB  # what decoding takes beside logits and caches
+# Floats for every encoder position and channel: contiguous, what ONNX Runtime's arena holds once the encoder ran;
+# paged, what is left of its live tensors at the peak, which is later. And what decoding takes beside logits and caches.
+ARENA = {"contiguous": 18, "paged": 3}
+WORKING = {"contiguous": 9 * MB, "paged": 7 * MB}
 MEL_COPIES = 2  # log-mel windows, one by one and as a batch
 
 
@@ -43,8 +45,8 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
         Part(f"output head ({'float32' if floats else '8 bits'})", head, head),
         Part(SELF_KV, whole[0] if at_load else 0, self_kv),
         Part(CROSS_KV, whole[1] if at_load else 0, cross_kv),
-        Part("encoder activations", 0, ARENA * FLOAT * frames // 2 * sizes_of.n_audio_state),
-        Part("decoder workspace", 0, WORKING + 2 * spec.max_rows * sizes_of.n_vocab * FLOAT),
+        Part("encoder activations", 0, ARENA[spec.kv_cache.mode] * FLOAT * frames // 2 * sizes_of.n_audio_state),
+        Part("decoder workspace", 0, WORKING[spec.kv_cache.mode] + 2 * spec.max_rows * sizes_of.n_vocab * FLOAT),
         Part("log-mel and audio", 0, _sound(spec, frames)),
         Part("runtime (ONNX Runtime's sessions)", runtime, runtime),
         Part(LIBRARIES, PYTHON, PYTHON),

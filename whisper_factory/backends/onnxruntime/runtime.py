@@ -32,7 +32,22 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def open_session(model: Path, threads: int, prepack: bool = True) -> onnxruntime.InferenceSession:
+LARGE = 512 * 1024  # bytes; of what is smaller the heap keeps little
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h has them
+
+
+def return_large_blocks() -> None:
+    """Have the C library give every block of LARGE bytes back to the system when it is freed, where it can (glibc).
+
+    For the whole process. Else its threshold follows the largest block that was ever freed, and the heap keeps them.
+    """
+    with suppress(AttributeError, OSError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, LARGE)
+
+
+def open_session(model: Path, threads: int, prepack: bool = True, arena: bool = True) -> onnxruntime.InferenceSession:
     """Open a model on the CPU.
 
     The options that differ from the defaults, measured with tiny.en and base on two cores:
@@ -41,8 +56,6 @@ def open_session(model: Path, threads: int, prepack: bool = True) -> onnxruntime
       a token), at two to three times the processor time; an embedded engine shares its cores.
     - No memory pattern: planning all activations as one block per input shape made the peak higher (base int8,
       3000 frames: 283 MB against 244 MB), at the same speed.
-    The arena stays. Without it, and with malloc kept to mappings, the encoder's peak was that of its live tensors
-    (tiny.en, 3000 frames: 23 MB against 42), but every tensor's pages were taken anew: 265 ms against 178.
 
     Args:
         model: the .onnx file; its weights lie beside it, and are mapped.
@@ -50,6 +63,9 @@ def open_session(model: Path, threads: int, prepack: bool = True) -> onnxruntime
         prepack: let products keep their matrices in a layout of their own, in private memory. Quantised ones need it.
             float32's do without it at no great cost when they have many rows (tiny.en, 850 frames: 51 ms against 50),
             and at a high one when they have one (a token: 6.0 ms against 4.3); then the mapped file is all there is.
+        arena: keep the memory of activations for the next run. Without it, and with `return_large_blocks`, the peak is
+            that of the live tensors (tiny.en int8: 125 MB of the process against 135 with 850 frames), but their pages
+            are taken anew each time (a clip of 7 s: 150 ms against 125).
 
     Raises:
         EnvironmentFault: onnxruntime cannot be imported.
@@ -64,6 +80,7 @@ def open_session(model: Path, threads: int, prepack: bool = True) -> onnxruntime
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = arena
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 4  # what it would print, its exceptions say

@@ -26,7 +26,12 @@ from numpy.typing import NDArray
 from whisper_factory.backends.onnxruntime.embedding import TokenEmbedding
 from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
-from whisper_factory.backends.onnxruntime.runtime import open_session, physical_cores, return_freed_memory
+from whisper_factory.backends.onnxruntime.runtime import (
+    open_session,
+    physical_cores,
+    return_freed_memory,
+    return_large_blocks,
+)
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
@@ -60,7 +65,10 @@ class OnnxRuntimeEngine:
         # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
         self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads)
         prepack = self.spec.precision.bits > 0
-        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack)
+        keeps = self.spec.kv_cache.mode == "contiguous"  # paged: activations too go back when they are done with
+        if not keeps:
+            return_large_blocks()
+        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack, arena=keeps)
         if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
             return_freed_memory()
         self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision)

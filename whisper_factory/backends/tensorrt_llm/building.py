@@ -27,16 +27,17 @@ MEMORY_REMEDY = ("stop what else uses memory (a text-to-speech server, a desktop
                  "engine: profile.max_batch_size, profile.max_beam_width, precision=int8 or int4, a smaller model")
 
 
-def check_machine(packed: Path, asked: str) -> None:
+def check_machine(packed: Path, asked: str, say: Callable[[str], None]) -> None:
     """Refuse a packed checkpoint that is not for the TensorRT-LLM and the GPU at hand.
 
     Args:
         packed: the directory with stamp.json.
         asked: the version that the engine is declared for.
+        say: is told where the GPU cannot be looked at.
 
     Raises:
         UserError: they differ (names both sides), or a file of it is not the one that was packed.
-        EnvironmentFault: TensorRT-LLM is not installed, or there is no GPU.
+        EnvironmentFault: TensorRT-LLM is not installed.
     """
     stamp, installed = read_stamp(packed), machine.toolkit()
     release = versions.parse(installed)
@@ -46,7 +47,10 @@ def check_machine(packed: Path, asked: str) -> None:
                             f"installed is {installed} (generation {release.generation}); convert again with "
                             f"trtllm_version={installed}, or install {version}")
     wanted, found = stamp["compute_capability"], machine.compute_capability()
-    if wanted != found:
+    if found is None:
+        say(f"warning: neither torch nor nvidia-smi sees a GPU here: that it is of compute capability {wanted} is not "
+            f"checked")
+    elif wanted != found:
         raise UserError(f"the checkpoint is for compute capability {wanted} (packed layout {stamp['layout']}), this "
                         f"GPU has {found} (packed layout {family(found, release) or 'none'}); convert again with the "
                         f"device=... of this GPU, or device.compute_capability={found}")
@@ -56,7 +60,7 @@ def check_machine(packed: Path, asked: str) -> None:
 def build_engine(packed: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path) -> None:
     """See `whisper_factory.backends.tensorrt_llm.build`."""
     assert spec.target is not None
-    check_machine(packed, spec.target.version)
+    check_machine(packed, spec.target.version, say)
     stages: dict[str, Any] = {}
     told = build_commands(spec, "checkpoint", "engine")  # as they stand in build.sh
     for stage, options in build_commands(spec, str(packed.absolute()), str(out.absolute())).items():

@@ -63,8 +63,11 @@ version="$(ask 'from importlib import metadata; print(metadata.version("tensorrt
 [ "$version" = @VERSION@ ] || refuse "this kit is for TensorRT-LLM @VERSION@, installed is $version; \
 install @VERSION@, or make the kit again with trtllm_version=$version"
 capability="$(ask 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')"
-[ "$capability" != none ] || refuse "this kit is for compute capability @CAPABILITY@, and torch sees no GPU here; \
-run it on the device, with a torch built for its CUDA"
+if [ "$capability" = none ]; then
+    capability="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 || true)"
+fi
+[[ "$capability" =~ ^[0-9]+\.[0-9]+$ ]] || { capability=@CAPABILITY@; echo "warning: neither torch nor nvidia-smi sees \
+a GPU here: that it is of compute capability @CAPABILITY@ is not checked" >&2; }
 [ "$capability" = @CAPABILITY@ ] || refuse "this kit is for compute capability @CAPABILITY@, this GPU has $capability; \
 make the kit again with the device=... of this GPU (or device.compute_capability=$capability)"
 command -v trtllm-build >/dev/null || refuse "trtllm-build is not on PATH; activate the environment of tensorrt_llm"

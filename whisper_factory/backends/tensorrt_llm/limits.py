@@ -75,7 +75,7 @@ def settle(spec: EngineSpec) -> EngineSpec:
         profile = replace(profile, margin_frames=WINDOW_FRAMES, end_anchor=0, padding_strategy="max")
     elif spec.kv_cache.mode == "paged":
         profile = replace(profile, end_anchor=0)
-    return replace(spec, profile=profile)
+    return replace(spec, profile=profile, target=replace(spec.target, version=release_of(spec).text))
 
 
 def check(spec: EngineSpec) -> None:
@@ -150,8 +150,8 @@ def _version_notes(spec: EngineSpec, target: Target, release: Release) -> list[s
     found = []
     jetson = target.compute_capability in JETSONS or target.device.startswith("jetson")
     if jetson and release.at_least(0, 13):
-        found.append(f"{target.device} is a Jetson, for which TensorRT-LLM 0.12 was the last release: nothing says "
-                     f"that {release.text} can be installed on it (trtllm_version={versions.DEFAULT})")
+        found.append(f"warning: {target.device} is a Jetson, for which TensorRT-LLM 0.12 was the last release: nothing "
+                     f"says that {release.text} can be installed on it (trtllm_version={versions.DEFAULT})")
     _, recorded = versions.options(release)
     if not versions.same(recorded, release.text):
         found.append(f"trtllm-build's options of {release.text} were not recorded: those of {recorded} are used")

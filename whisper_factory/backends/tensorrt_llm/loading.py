@@ -48,6 +48,9 @@ def check_fits(directory: Path, spec: EngineSpec) -> None:
         raise UserError(f"this engine was built with TensorRT-LLM {stamp['version']}, installed is {installed}, which "
                         f"cannot load it; install {stamp['version']}, or build with trtllm_version={installed}")
     found = machine.compute_capability()
+    if found is None:
+        raise EnvironmentFault("neither torch nor nvidia-smi sees a GPU here; run the engine on its device, with a "
+                               "torch built for its CUDA")
     if stamp["compute_capability"] != found:
         raise UserError(f"this engine was built for compute capability {stamp['compute_capability']}, this GPU has "
                         f"{found}; build it for this GPU, with its device=... (or device.compute_capability={found})")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from whisper_factory.backends.tensorrt_llm import versions
@@ -23,21 +26,20 @@ def toolkit() -> str:
     return found
 
 
-def compute_capability() -> str:
-    """The first GPU's, as "8.7".
-
-    Raises:
-        EnvironmentFault: torch is not installed, or sees no GPU.
-    """
-    try:
+def compute_capability() -> str | None:
+    """The first GPU's, as "8.7", by torch or else by nvidia-smi; None if neither sees one."""
+    with suppress(ImportError):
         import torch
-    except ImportError as error:
-        raise EnvironmentFault(f"torch cannot be imported ({error}), which tells the GPU's compute capability; install "
-                               f"the torch that tensorrt_llm brings") from error
-    if not torch.cuda.is_available():
-        raise EnvironmentFault("torch sees no GPU here; run this on the device, with a torch built for its CUDA")
-    major, minor = torch.cuda.get_device_capability()
-    return f"{major}.{minor}"
+
+        if torch.cuda.is_available():
+            major, minor = torch.cuda.get_device_capability()
+            return f"{major}.{minor}"
+    with suppress(OSError, subprocess.SubprocessError):
+        said = subprocess.run(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"], text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=30, check=True).stdout
+        if found := re.match(r"\d+\.\d+", said.strip()):
+            return found[0]
+    return None
 
 
 def free_memory() -> str:
