@@ -77,3 +77,16 @@ def test_a_lying_header_is_refused(tmp_path: Path, entry: Any) -> None:
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 8)
     with pytest.raises(UserError, match="not a safetensors file, or is cut short"):
         safetensors_io.Tensors(tmp_path / "x")
+
+
+def test_what_is_heard_is_the_file(tmp_path: Path) -> None:
+    layout: safetensors_io.Layout = {"b": ("int8", (3,)), "a": ("float32", (2, 2)), "c": ("float16", (5,))}
+    arrays = {name: np.ones(shape, dtype) for name, (dtype, shape) in layout.items()}
+    heard: list[bytes] = []
+    order = safetensors_io.in_order(layout)
+    assert order == ["a", "c", "b"]
+    safetensors_io.write(tmp_path / "x", layout, ((name, arrays[name]) for name in order),
+                         lambda data: heard.append(bytes(data)))
+    assert b"".join(heard) == (tmp_path / "x").read_bytes()
+    with pytest.raises(ValueError, match="b comes out of order"):
+        safetensors_io.write(tmp_path / "x", layout, ((name, arrays[name]) for name in layout), heard.append)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,30 +77,45 @@ def _entry(entry: dict[str, Any], size: int) -> tuple[str, tuple[int, ...], int,
     return dtype, shape, start, end
 
 
-def write(path: Path, layout: Layout, tensors: Iterable[tuple[str, NDArray[Any]]]) -> None:
-    """Write every tensor of `layout`; `tensors` may come in any order, and one at a time.
+def in_order(layout: Layout) -> list[str]:
+    """The tensors as they lie in a file: widest dtype first, then by name, so that every tensor is aligned."""
+    return sorted(layout, key=lambda name: (-np.dtype(layout[name][0]).itemsize, name))
 
-    Widest dtype first, then by name, so that every tensor is aligned. The same layout and values give the
-    same bytes.
+
+def write(path: Path, layout: Layout, tensors: Iterable[tuple[str, NDArray[Any]]],
+          heard: Callable[[bytes | memoryview], object] | None = None) -> None:
+    """Write every tensor of `layout`, one at a time. The same layout and values give the same bytes.
+
+    Args:
+        tensors: in any order, or with `heard` in the file's.
+        heard: is given the file's bytes, in order, as they are written: for a digest, say.
 
     Raises:
-        ValueError: a tensor is missing, given twice, or not as laid out.
+        ValueError: a tensor is missing, given twice, out of order, or not as laid out.
     """
-    widest_first = sorted(layout, key=lambda name: (-np.dtype(layout[name][0]).itemsize, name))
     header, places, end = {}, {}, 0
-    for name in widest_first:
+    for name in in_order(layout):
         dtype, shape = np.dtype(layout[name][0]), layout[name][1]
         places[name], end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [places[name], end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    text = len(text).to_bytes(8, "little") + text
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(text)
+        if heard:
+            heard(text)
         for name, array in tensors:
             dtype, shape = np.dtype(layout[name][0]), layout[name][1]
             if array.dtype != dtype or array.shape != shape:
                 raise ValueError(f"{name} is {array.dtype}{list(array.shape)}, laid out as {dtype}{list(shape)}")
-            file.seek(8 + len(text) + places.pop(name))
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            place = len(text) + places.pop(name)
+            if heard and place != file.tell():
+                raise ValueError(f"{name} comes out of order")
+            file.seek(place)
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            file.write(data)
+            if heard:
+                heard(data)
     if places:
         raise ValueError(f"never written: {', '.join(sorted(places))}")

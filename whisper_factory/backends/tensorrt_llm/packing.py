@@ -8,10 +8,10 @@ are the canonical ones, in the order the target's kernels want; nothing is quant
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from whisper_factory.backends.tensorrt_llm.sinusoids import sinusoids
 from whisper_factory.backends.tensorrt_llm.versions import Release
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
-from whisper_factory.whisper.checkpoint import Checkpoint
+from whisper_factory.whisper.checkpoint import Checkpoint, scale_name
 from whisper_factory.whisper.tensors import tensor_shapes
 
 Named = tuple[str, NDArray[Any]]
@@ -55,24 +55,31 @@ def write(checkpoint: Path, out: Path, release: Release, compute_capability: str
                         "convert it again")
     algorithm = configs.quant_algo(precision)
     packed = family(compute_capability, release) if precision.bits else None
-    with ThreadPoolExecutor(1) as digesting:  # the decoder's files, while the smaller encoder is written
-        files: dict[str, Future[dict[str, Any]]] = {}
-        for part in reversed(names.PARTS):
-            say(f"packing the {part}" if packed else f"writing the {part}")
-            (out / part).mkdir(parents=True, exist_ok=True)
-            config = configs.encoder if part == "encoder" else configs.decoder
-            text = json.dumps(config(release, source.dimensions, algorithm), indent=2, sort_keys=True) + "\n"
-            (out / part / stamp.CONFIG).write_text(text, encoding="utf-8")
-            stored = names.stored(part, release.generation, source.dimensions)
-            safetensors_io.write(out / part / stamp.TENSORS, _layout(stored, source), _tensors(stored, source, packed))
-            for name in (stamp.CONFIG, stamp.TENSORS):
-                files[f"{part}/{name}"] = digesting.submit(stamp.describe, out / part / name)
+    files: dict[str, dict[str, Any]] = {}
+    for part in names.PARTS:
+        say(f"packing the {part}" if packed else f"writing the {part}")
+        (out / part).mkdir(parents=True, exist_ok=True)
+        config = configs.encoder if part == "encoder" else configs.decoder
+        text = json.dumps(config(release, source.dimensions, algorithm), indent=2, sort_keys=True) + "\n"
+        (out / part / stamp.CONFIG).write_text(text, encoding="utf-8")
+        files[f"{part}/{stamp.CONFIG}"] = stamp.describe(out / part / stamp.CONFIG)
+        stored = names.stored(part, release.generation, source.dimensions)
+        files[f"{part}/{stamp.TENSORS}"] = _write(out / part / stamp.TENSORS, stored, source, packed)
     stamp.write_stamp(out, {
         "generation": release.generation, "layout": packed or "none", "version": release.text,
         "compute_capability": compute_capability, "precision": precision.name, "quant_algo": algorithm,
         "packed_by": {"whisper_factory": whisper_factory.__version__, "numpy": metadata.version("numpy")},
-        "files": {name: description.result() for name, description in files.items()},
+        "files": files,
     })
+
+
+def _write(path: Path, stored: list[Stored], source: Checkpoint, packed: Family | None) -> dict[str, Any]:
+    """Write a part's tensors; its size and SHA-256, which is taken while the next tensors are made."""
+    planned, sha256 = _layout(stored, source), hashlib.sha256()
+    tensors = _tensors(stored, safetensors_io.in_order(planned), source, packed)
+    with ThreadPoolExecutor(1) as digesting:
+        safetensors_io.write(path, planned, tensors, lambda data: digesting.submit(sha256.update, data))
+    return {"bytes": path.stat().st_size, "sha256": sha256.hexdigest()}
 
 
 def _layout(stored: list[Stored], source: Checkpoint) -> safetensors_io.Layout:
@@ -90,23 +97,24 @@ def _layout(stored: list[Stored], source: Checkpoint) -> safetensors_io.Layout:
     return planned
 
 
-def _tensors(stored: list[Stored], source: Checkpoint, packed: Family | None) -> Iterator[Named]:
-    for made in threads.ahead(partial(_made, source=source, packed=packed), stored):
-        yield from made
+def _tensors(stored: list[Stored], order: list[str], source: Checkpoint, packed: Family | None) -> Iterator[Named]:
+    """The tensors of a part, in order; a few are made ahead."""
+    owners = {tensor.name: tensor for tensor in stored} | {tensor.scale_name: tensor for tensor in stored}
+    return threads.ahead(lambda name: (name, _made(name, owners[name], source, packed)), order)
 
 
-def _made(tensor: Stored, source: Checkpoint, packed: Family | None) -> list[Named]:
-    """A tensor as it is stored, with its scales if it has any."""
+def _made(name: str, tensor: Stored, source: Checkpoint, packed: Family | None) -> NDArray[Any]:
+    """A tensor as it is stored: of a quantised one the packed integers, or under its other name the scales."""
     if tensor.is_sinusoids:
-        return [(tensor.name, sinusoids(source.dimensions.n_audio_ctx, source.dimensions.n_audio_state))]
+        return sinusoids(source.dimensions.n_audio_ctx, source.dimensions.n_audio_state)
     if tensor.quantized and packed:
-        integers = [source.quantized(str(name)) for name in tensor.sources]
-        q, scale = (_stacked([rows[index] for rows in integers if rows]) for index in (0, 1))
-        matrix = layout.pack(q, source.precision.bits, packed)
-        return [(tensor.name, matrix), (tensor.scale_name, scale.astype(np.float16))]
-    parts = [source.tensor(name) if name else None for name in tensor.sources]
+        if name == tensor.scale_name:
+            return _stacked([source.raw[scale_name(str(part))] for part in tensor.sources]).astype(np.float16)
+        integers = [found for part in tensor.sources if (found := source.quantized(str(part)))]
+        return layout.pack(_stacked([q for q, _ in integers]), source.precision.bits, packed)
+    parts = [source.tensor(part) if part else None for part in tensor.sources]
     value = _stacked([np.zeros_like(parts[0]) if part is None else part for part in parts])
-    return [(tensor.name, value[..., None] if tensor.has_trailing_axis else value)]
+    return value[..., None] if tensor.has_trailing_axis else value
 
 
 def _stacked(rows: list[NDArray[Any]]) -> NDArray[Any]:
