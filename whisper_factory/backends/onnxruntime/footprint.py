@@ -21,7 +21,7 @@ SESSIONS = 11 * MB  # two sessions with their graphs, the vocabulary, the tokeni
 WIDENING = 6 * MB  # what the heap keeps of float16 weights that were widened at load
 # Floats for every encoder position and channel: contiguous, what ONNX Runtime's arena holds once the encoder ran;
 # paged, what is left of its live tensors at the peak, which is later. And what decoding takes beside logits and caches.
-ARENA = {"contiguous": 18, "paged": 3}
+ARENA = {"contiguous": 18, "paged": 2}
 WORKING = {"contiguous": 9 * MB, "paged": 7 * MB}
 MEL_COPIES = 2  # log-mel windows, one by one and as a batch
 
