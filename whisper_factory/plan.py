@@ -87,6 +87,9 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
         steps = steps[:1]
     if kit and not kit.can_build() and composition.stop_after not in ("fetch", "convert"):
         notes = [*notes, f"{spec.backend} is not installed here: the plan ends with a kit for the device"]
+    if source.kind == "random":
+        notes = [*notes, f"model {composition.model.name} has random weights: it understands nothing, and says one "
+                         "sentence whatever it hears"]
     key = _composition_key(composition, spec, fetch, chosen)
     return Plan(composition, spec, key, tuple(steps), source, tuple(notes))
 
@@ -100,7 +103,8 @@ def _step(name: str, about: str, params: dict[str, Any], before: Sequence[Planne
 
 def _fetch(composition: Composition, source: sources.Source) -> PlannedStep:
     origins = {name: [part.origin for part in parts] for name, parts in source.files.items()}
-    hints = {"origins": origins, "vocabulary_url": source.vocabulary.url, "tokenizers": list(source.tokenizers)}
+    hints = {"origins": origins, "vocabulary_url": source.vocabulary.url, "tokenizers": list(source.tokenizers),
+             "content": source.content}
     about = f"weights of {composition.model.name} ({source.kind}), vocabulary {source.vocabulary.name}"
     return _step("fetch", about, source.params, (), {}, hints)
 

@@ -62,8 +62,9 @@ class PackageConfig:
 @dataclass
 class ModelConfig:
     name: str = MISSING
-    url: str = MISSING
-    sha256: str = MISSING
+    url: Optional[str] = None  # of OpenAI's .pt file
+    sha256: Optional[str] = None
+    seed: Optional[int] = None  # of random weights: a model that nobody trained
     dimensions: DimensionsConfig = field(default_factory=DimensionsConfig)
     package: Optional[PackageConfig] = None
 

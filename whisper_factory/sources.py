@@ -5,9 +5,11 @@ Digests are part of the fetch step's key; where the bytes happen to lie (a path,
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ from whisper_factory.errors import UserError
 from whisper_factory.schema import ModelConfig, PackageConfig, WeightsConfig
 from whisper_factory.whisper.dimensions import Dimensions
 
-ReaderKind = Literal["openai", "huggingface", "ctranslate2"]
+ReaderKind = Literal["openai", "huggingface", "ctranslate2", "random"]
 
 _ASSETS = "https://raw.githubusercontent.com/openai/whisper/v20250625/whisper/assets"
 
@@ -60,6 +62,7 @@ class Source:
     files: dict[str, tuple[Part, ...]]
     vocabulary: Vocabulary
     tokenizers: tuple[str, ...]  # local files the vocabulary may be taken from, best first
+    content: dict[str, str] = field(default_factory=dict)  # what a file that comes from nowhere says
 
     @property
     def params(self) -> dict[str, Any]:
@@ -78,6 +81,8 @@ def choose(model: ModelConfig, weights: WeightsConfig, in_store: Callable[[Sourc
         UserError: a file or package that was named is not there.
     """
     if weights.source == "auto":
+        if model.seed is not None:
+            return _random(model)
         known = [_openai(model)]
         if model.package:
             known.append(_package(model, model.package))
@@ -99,7 +104,15 @@ def choose(model: ModelConfig, weights: WeightsConfig, in_store: Callable[[Sourc
     return _huggingface(model, _local(weights)) if weights.source == "huggingface" else _path(model, _local(weights))
 
 
+def _random(model: ModelConfig) -> Source:
+    text = json.dumps({"seed": model.seed, "dimensions": vars(model.dimensions)}, sort_keys=True) + "\n"
+    part = Part(hashlib.sha256(text.encode()).hexdigest(), f"random numbers from seed {model.seed}")
+    return Source("random", {"random.json": (part,)}, *_words(model), {"random.json": text})
+
+
 def _openai(model: ModelConfig) -> Source:
+    if not model.url or not model.sha256:
+        raise UserError(f"model '{model.name}' has no URL; use weights=auto, weights=path or weights=huggingface")
     return Source("openai", {f"{model.name}.pt": (Part(model.sha256, model.url),)}, *_words(model))
 
 

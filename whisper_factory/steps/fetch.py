@@ -39,7 +39,9 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     _vocabulary(name, sha256, step.hints, out / VOCABULARY, context)  # first: it is small, and may be out of reach
     for name, digests in step.params["files"].items():
         origins, target = step.hints["origins"][name], out / "weights" / name
-        if "://" in origins[0]:
+        if name in step.hints["content"]:
+            target.write_text(step.hints["content"][name], encoding="utf-8")
+        elif "://" in origins[0]:
             _obtain(origins[0], digests[0], target, context, HINT)
         else:
             with target.open("wb") as joined:

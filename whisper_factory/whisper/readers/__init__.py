@@ -1,4 +1,4 @@
-"""Readers of Whisper weights: OpenAI's .pt, Hugging Face directories, CTranslate2's model.bin.
+"""Readers of Whisper weights: OpenAI's .pt, Hugging Face directories, CTranslate2's model.bin; and random ones.
 
 Every reader gives the same thing: the ten dimensions and the tensors under OpenAI's names, in the
 source's own float type. Arrays may be read-only views of a mapped file, so treat them as constants.
@@ -18,8 +18,8 @@ from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import Dimensions
 from whisper_factory.whisper.tensors import tensor_shapes
 
-Kind = Literal["openai", "huggingface", "ctranslate2"]
-KINDS: tuple[Kind, ...] = ("openai", "huggingface", "ctranslate2")
+Kind = Literal["openai", "huggingface", "ctranslate2", "random"]
+KINDS: tuple[Kind, ...] = ("openai", "huggingface", "ctranslate2", "random")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Weights:
 
 
 def read(path: Path, kind: Kind) -> Weights:
-    """Read weights from a .pt file ("openai") or a directory ("huggingface", "ctranslate2").
+    """Read weights from a .pt file ("openai") or a directory ("huggingface", "ctranslate2", "random").
 
     Raises:
         UserError: the file is missing, damaged, or of a kind that cannot be used.
