@@ -8,13 +8,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from whisper_factory.__main__ import configuration_directory
+from whisper_factory import recipes
+from whisper_factory.job import configuration_directory
 from whisper_factory.schema import Composition
 
 
 def composition(*overrides: str) -> Composition:
     """What the command line would compose."""
     ConfigStore.instance().store(name="base_schema", node=Composition)
+    recipes.register()
     with initialize_config_dir(str(configuration_directory().absolute()), version_base="1.3"):
         composed = OmegaConf.to_object(compose("config", overrides=list(overrides)))
     assert isinstance(composed, Composition)

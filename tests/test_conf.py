@@ -8,7 +8,7 @@ import pytest
 
 from tests.compositions import composition
 from whisper_factory import schema
-from whisper_factory.__main__ import configuration_directory
+from whisper_factory.job import configuration_directory
 from whisper_factory.complaints import members
 
 CONF = configuration_directory()

@@ -8,8 +8,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from whisper_factory import console
-from whisper_factory.errors import FactoryError, UserError, choices
+from whisper_factory import console, recipes
+from whisper_factory.errors import EnvironmentFault, FactoryError, UserError, choices
 
 
 def explain(error: BaseException, conf: Path) -> FactoryError | None:
@@ -25,11 +25,22 @@ def explain(error: BaseException, conf: Path) -> FactoryError | None:
     if fault := console.known(error):
         return fault
     for link in chain:
+        if died := _died(link):
+            return died
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             return _missing(link, conf)
     told = [link for link in chain if isinstance(link, OmegaConfBaseException | HydraException) or _is_hydras(link)]
     told.sort(key=lambda link: (not getattr(link, "full_key", None), "$" in str(link)))  # the one that names a key
     return UserError(_reworded(str(told[0]), str(chain[0]), conf)) if told else None
+
+
+def _died(error: BaseException) -> FactoryError | None:
+    """A job of a launcher that ended without a word: killed, or its host lost."""
+    if type(error).__module__.partition(".")[0] not in ("submitit", "joblib"):
+        return None
+    said = " ".join(str(error).split())[:200]
+    return EnvironmentFault(f"a job of this sweep died ({type(error).__name__}: {said}); finished steps are kept, and "
+                            "the same command goes on from there")
 
 
 def _is_hydras(error: BaseException) -> bool:
@@ -64,6 +75,8 @@ def _missing(error: Any, conf: Path) -> UserError:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if not group:
         return UserError(f"no configuration named '{name}'; leave --config-name out")
+    if group == recipes.GROUP:
+        return UserError(f"unknown recipe '{name}'; {choices(name, recipes.found())}")
     if group not in _groups(conf):
         return UserError(f"unknown {group} '{name}'; is the plugin that has it installed?")
     return UserError(f"unknown {group} '{name}'; {choices(name, members(conf, group))}")

@@ -76,11 +76,12 @@ def tell(error: BaseException, explained: FactoryError | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return PIPE_CLOSED
     fault = explained or known(error)
-    print(f"error: {fault or _bug(error)}", file=sys.stderr)
+    print(f"error: {fault or bug(error)}", file=sys.stderr)
     return fault.exit_code if fault else 1
 
 
-def _bug(error: BaseException) -> str:
+def bug(error: BaseException) -> str:
+    """One line about a bug of ours: where it was, and how to see more."""
     where = "unknown place"
     trace = error.__traceback__
     while trace:

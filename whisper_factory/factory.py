@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whisper_factory import memory, outputs, plan, remedies, store
+from whisper_factory import memory, outputs, plan, remedies, store, verify
 from whisper_factory.errors import FactoryError, GateMissed
+from whisper_factory.lock import Lock
 from whisper_factory.memory import Estimate
 from whisper_factory.plan import Plan, PlannedStep
 from whisper_factory.schema import Composition
 from whisper_factory.sources import local
-from whisper_factory.steps import STEPS, validate
+from whisper_factory.steps import STEPS
+from whisper_factory.steps import validate as validation
 from whisper_factory.steps.context import Context
 from whisper_factory.store import Finished, Store
 
@@ -34,28 +36,32 @@ class Outcome:
     validation: dict[str, Any] | None  # validation.json, if the plan has that step
 
 
-def produce(composition: Composition, resolved: str, notes: Sequence[str] = ()) -> Outcome:
+def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), locked: Lock | None = None) -> Outcome:
     """Make the engine that a composition declares.
 
     Args:
         composition: checked and settled (see schema).
         resolved: the composition as YAML, kept as config.yaml.
         notes: what settling it had to say.
+        locked: the recipe's lock, if there is one to hold the run against, or to write.
 
     Raises:
-        UserError, EnvironmentFault: see the steps.
+        UserError, EnvironmentFault: see the steps, and the lock.
+        GateMissed: verify=true, and a file is not as the lock says.
     """
     composition.outputs = str(local(composition.outputs))
     storage = Store(local(composition.store.path) if composition.store.path else store.default_path())
     made = plan.make(composition, lambda step, key: storage.find(step, key) is not None, notes)
     log.info("%s -> %s", composition.name, made.directory)
+    if locked:
+        locked.before(made)
     for note in made.notes:
         level = logging.WARNING if note.startswith("warning") else logging.INFO
         log.log(level, "note      %s", note, extra={"idle": True})
     needed = _memory(made)
     for line in memory.table(needed, composition.device.name):
         log.info("memory    %s", line, extra={"idle": True})
-    if composition.dry_run:
+    if composition.dry_run or (locked and locked.plans_only):
         cached = {step.name: found for step in made.steps if (found := storage.find(step.name, step.key))}
         return Outcome(made, needed, cached, None)
     finished: dict[str, Finished] = {}
@@ -65,6 +71,10 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = ()) 
         if not outputs.is_current(made):
             with _one_at_a_time(storage, made):
                 outputs.write(made, finished, resolved)
+    if locked:
+        locked.after(made, finished)
+    if locked and composition.verify:
+        verify.rebuild(made, finished, locked, storage)
     return Outcome(made, needed, finished, _validation(finished))
 
 
@@ -105,7 +115,7 @@ def _ensure(step: PlannedStep, finished: dict[str, Finished], storage: Store, fa
 def _validation(finished: dict[str, Finished]) -> dict[str, Any] | None:
     if "validate" not in finished:
         return None
-    report: dict[str, Any] = json.loads((finished["validate"].path / validate.REPORT).read_text(encoding="utf-8"))
+    report: dict[str, Any] = json.loads((finished["validate"].path / validation.REPORT).read_text(encoding="utf-8"))
     return report
 
 
@@ -113,7 +123,7 @@ def check_gates(outcome: Outcome) -> None:
     """Raise GateMissed if the engine's validation did not pass, on this run as on the first."""
     if outcome.validation and not outcome.validation["passed"]:
         raise GateMissed(f"{outcome.plan.composition.name} missed a gate of validation="
-                         f"{outcome.validation['name']}: {validate.missed(outcome.validation)}; "
+                         f"{outcome.validation['name']}: {validation.missed(outcome.validation)}; "
                          f"the engine stays in {outcome.plan.directory}")
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +55,24 @@ def write(plan: Plan, finished: dict[str, store.Finished], resolved: str) -> Non
     directory = plan.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        outputs, files = _files(finished)
-        parts = {name.partition("/")[0] for name in files}
+        held = list(files(finished))
+        parts = {name.partition("/")[0] for name, _, _ in held}
         built_by_hand = {"engine"} if "kit" in finished else set()  # by build.sh: not ours to remove
         for part in OWNED:
             if part not in parts | built_by_hand:
                 _remove(directory / part)  # of another version of this composition
         for part in sorted(parts):
-            _replace(directory, part, {name: path for name, path in files.items() if name.partition("/")[0] == part})
+            _replace(directory, part, {name: path for name, _, path in held if name.partition("/")[0] == part})
         papers = {
             "config.yaml": resolved,
             "plan.json": _json(describe(plan)),
-            MANIFEST: _json(_manifest(plan, finished, outputs)),
+            MANIFEST: _json(_manifest(plan, finished, {name: about for name, about, _ in held})),
         }
         for file, text in papers.items():  # the manifest last: it vouches for the rest
             _write(directory / file, text)
         if "kit" in finished:
-            _write_kit(directory, [name for name in (*files, *papers) if not name.startswith("engine/")])
+            _write_kit(directory, [name for name in (*(name for name, _, _ in held), *papers)
+                                   if not name.startswith("engine/")])
     except OSError as error:
         known = store.fault(error, directory, "outputs=DIR moves the outputs")
         if known is None:
@@ -104,17 +106,14 @@ def _manifest(plan: Plan, finished: dict[str, store.Finished], outputs: dict[str
     }
 
 
-def _files(finished: dict[str, store.Finished]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """What the directory holds, by path in it: sizes and digests, and where each file lies in the store."""
-    outputs: dict[str, Any] = {}
-    files: dict[str, Path] = {}
+def files(finished: Mapping[str, store.Finished], steps: Collection[str] = tuple(PLACES)
+          ) -> Iterator[tuple[str, dict[str, Any], Path]]:
+    """What the directory holds of these steps: (path in it, size and digest, where it lies in the store)."""
     for step, place in PLACES.items():
-        if step not in finished or (step == "convert" and "pack" in finished):
+        if step not in finished or step not in steps or (step == "convert" and "pack" in finished):
             continue
         for name, about in finished[step].record["outputs"].items():
-            inside = f"{place}/{name}" if place else name
-            outputs[inside], files[inside] = about, finished[step].path / name
-    return outputs, files
+            yield f"{place}/{name}" if place else name, about, finished[step].path / name
 
 
 def _replace(directory: Path, part: str, files: dict[str, Path]) -> None:

@@ -49,6 +49,7 @@ class Plan:
     steps: tuple[PlannedStep, ...]
     source: sources.Source
     notes: tuple[str, ...] = ()  # what a user should know before anything is built
+    clips: str | None = None  # digest of the validation's recordings and their texts
 
     @property
     def directory(self) -> Path:
@@ -90,8 +91,9 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
     if source.kind == "random":
         notes = [*notes, f"model {composition.model.name} has random weights: it understands nothing, and says one "
                          "sentence whatever it hears"]
-    key = _composition_key(composition, spec, fetch, chosen)
-    return Plan(composition, spec, key, tuple(steps), source, tuple(notes))
+    heard = clips.digest(chosen) if chosen else None
+    key = _composition_key(composition, spec, fetch, heard)
+    return Plan(composition, spec, key, tuple(steps), source, tuple(notes), heard)
 
 
 def _step(name: str, about: str, params: dict[str, Any], before: Sequence[PlannedStep], tools: dict[str, str],
@@ -200,12 +202,12 @@ def _clips(validation: ValidationConfig) -> list[Clip]:
     return chosen
 
 
-def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedStep, chosen: list[Clip]) -> str:
+def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedStep, heard: str | None) -> str:
     """What was declared, with digests for the inputs in place of where they lie; tool versions are not declared."""
     axes = ("model", "precision", "profile", "kv_cache", "backend", "device")
     declared = {axis: asdict(getattr(composition, axis)) for axis in axes}
     declared["model"] = {"name": composition.model.name, "dimensions": declared["model"]["dimensions"]}
     if spec.target:
         declared["target"] = asdict(spec.target)
-    declared["validation"] = asdict(composition.validation) | {"clips": clips.digest(chosen) if chosen else None}
+    declared["validation"] = asdict(composition.validation) | {"clips": heard}
     return digest.of_data({**declared, "weights": fetch.params})

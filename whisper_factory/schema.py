@@ -159,6 +159,9 @@ class Composition:
     dry_run: bool = False
     stop_after: Optional[str] = None
     quiet: bool = False
+    lock: Optional[str] = None  # check, write, inputs, off; null: check, where the recipe has a lock
+    verify: bool = False  # build again in a scratch store and compare with the lock
+    objectives: list[str] = field(default_factory=list)  # of a sweep that searches
 
     def engine_spec(self) -> EngineSpec:
         """The part that a backend sees."""

@@ -52,6 +52,7 @@ class Part:
 
     sha256: str
     origin: str
+    name: str = ""  # the origin as another machine would know it, where that is not the origin itself
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _path(model: ModelConfig, path: Path) -> Source:
     if not path.is_file():
         raise UserError(f"weights.path={path} is not a file; weights=path takes an OpenAI .pt file, "
                         "weights=huggingface a directory")
-    return Source("openai", {"weights.pt": (Part(_digest(path), str(path)),)}, *_words(model))
+    return Source("openai", {"weights.pt": (Part(_digest(path), str(path), path.name),)}, *_words(model))
 
 
 def _huggingface(model: ModelConfig, path: Path) -> Source:
@@ -130,12 +131,13 @@ def _huggingface(model: ModelConfig, path: Path) -> Source:
     from whisper_factory.whisper.readers.huggingface import files as read_by_the_reader
 
     names = [found.name for found in read_by_the_reader(path)]
-    files: dict[str, tuple[Part, ...]] = {name: (Part(_digest(path / name), str(path / name)),) for name in names}
+    files: dict[str, tuple[Part, ...]] = {name: (Part(_digest(path / name), str(path / name), name),) for name in names}
     return Source("huggingface", files, *_words(model))
 
 
 def _package(model: ModelConfig, package: PackageConfig) -> Source:
-    parts = tuple(Part(part.sha256, str(packaged(part.file) or part.file)) for part in package.weights)
+    parts = tuple(Part(part.sha256, str(packaged(part.file) or part.file), f"{part.file} of {package.install}")
+                  for part in package.weights)
     return Source("ctranslate2", {"model.bin": parts}, *_words(model))
 
 

@@ -15,11 +15,13 @@ from whisper_factory.errors import EnvironmentFault, UserError
 if TYPE_CHECKING:
     from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine
 
-__all__ = ["LIBRARIES", "VERSION", "build", "check", "checkpoint_precision", "footprint", "kv_modes", "load", "notes",
-           "settle", "tools"]
+__all__ = ["COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "check", "checkpoint_precision", "footprint",
+           "kv_modes", "load", "notes", "settle", "tools"]
 
 VERSION = 2
 LIBRARIES = ("numpy", "onnxruntime")
+COMPUTED = ("end_anchor.bin",)
+UNPROMISED: tuple[str, ...] = ()
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module
 
 

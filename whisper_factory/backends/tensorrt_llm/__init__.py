@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from whisper_factory.whisper.readers import Weights
 
 __all__ = [
-    "LIBRARIES", "VERSION", "build", "can_build", "check", "check_installed", "checkpoint_precision", "footprint",
-    "kv_modes", "load", "notes", "pack", "pack_params", "pack_tools", "preflight_spec", "read", "settle", "tools",
-    "write_kit",
+    "COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "can_build", "check", "check_installed",
+    "checkpoint_precision", "footprint", "kv_modes", "load", "notes", "pack", "pack_params", "pack_tools",
+    "preflight_spec", "read", "settle", "tools", "write_kit",
 ]  # fmt: skip
 
 VERSION = 1
 LIBRARIES = ("numpy", "torch", "tensorrt_llm")
+COMPUTED: tuple[str, ...] = ()
+UNPROMISED = ("*.engine",)
 
 
 def tools() -> dict[str, str]:
