@@ -11,6 +11,12 @@ from typing import Any, get_args, get_type_hints
 from whisper_factory import console, recipes
 from whisper_factory.errors import EnvironmentFault, FactoryError, UserError, choices
 
+# Members of Hydra's own groups that come with a plugin: the plugin, and the extra of ours that installs it.
+PLUGINS = {
+    "hydra/launcher": {"joblib": ("hydra-joblib-launcher", "sweep"), "slurm": ("hydra-submitit-launcher", "slurm"),
+                       "local": ("hydra-submitit-launcher", "slurm")},
+}
+
 
 def explain(error: BaseException, conf: Path) -> FactoryError | None:
     """The user's mistake behind an exception, or None if it is no mistake of theirs.
@@ -77,6 +83,13 @@ def _missing(error: Any, conf: Path) -> UserError:
         return UserError(f"no configuration named '{name}'; leave --config-name out")
     if group == recipes.GROUP:
         return UserError(f"unknown recipe '{name}'; {choices(name, recipes.found())}")
+    if plugins := PLUGINS.get(group):
+        name = name.removeprefix("submitit_")  # what our slurm and local are made from
+        if name not in plugins:
+            return UserError(f"unknown {group} '{name}'; {choices(name, ['basic', *plugins])}")
+        plugin, extra = plugins[name]
+        return UserError(f"{group}={name} needs {plugin}, which is not installed; "
+                         f"pip install 'whisper-factory[{extra}]'")
     if group not in _groups(conf):
         return UserError(f"unknown {group} '{name}'; is the plugin that has it installed?")
     return UserError(f"unknown {group} '{name}'; {choices(name, members(conf, group))}")
@@ -96,7 +109,7 @@ def _reworded(message: str, outer: str, conf: Path) -> str:
 
 
 def _groups(conf: Path) -> list[str]:
-    return sorted(path.name for path in conf.iterdir() if path.is_dir())
+    return sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def members(conf: Path, group: str) -> list[str]:

@@ -1,0 +1,77 @@
+"""Hydra's launchers: what is ready in conf/, what is said without a plugin, and sweeps in other processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+
+from tests.conftest import Command
+from whisper_factory.complaints import PLUGINS
+from whisper_factory.job import configuration_directory
+from whisper_factory.schema import Composition
+
+SWEEP = ("-m", "model=debug", "profile=duplex_lowmem", "validation=none")
+
+
+def launcher(*overrides: str) -> Any:
+    """The launcher's part of what the command line would compose."""
+    ConfigStore.instance().store(name="base_schema", node=Composition)
+    with initialize_config_dir(str(configuration_directory().absolute()), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True).hydra.launcher
+
+
+def test_slurm_is_ready_to_use() -> None:
+    made = launcher("hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.gres='gpu:1'")
+    assert made._target_.endswith("submitit_launcher.SlurmLauncher")
+    assert (made.name, made.partition, made.gres, made.cpus_per_task) == ("whisper_factory", "gpu", "gpu:1", 4)
+    assert made.max_num_timeout > 0, "a job that runs out of time goes on from its last finished step"
+
+
+def test_its_papers_are_in_the_sweeps_directory() -> None:
+    for name in ("slurm", "local"):
+        assert launcher(f"hydra/launcher={name}", "hydra.sweep.dir=here").submitit_folder == "here/.submitit/%j"
+
+
+@pytest.fixture
+def without_plugins(tmp_path: Path) -> dict[str, str]:
+    """An environment whose `hydra_plugins` is an empty package, which hides the installed ones."""
+    (tmp_path / "empty" / "hydra_plugins").mkdir(parents=True)
+    (tmp_path / "empty" / "hydra_plugins" / "__init__.py").touch()
+    return {"PYTHONPATH": f"{tmp_path / 'empty'}:{Path(__file__).parents[2]}"}
+
+
+@pytest.mark.parametrize("name", PLUGINS["hydra/launcher"])
+def test_a_launcher_without_its_plugin_is_one_line(factory: Command, without_plugins: dict[str, str], name: str) -> None:
+    done = factory(*SWEEP, f"hydra/launcher={name}", **without_plugins)
+    plugin, extra = PLUGINS["hydra/launcher"][name]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (f"error: hydra/launcher={name} needs {plugin}, which is not installed; "
+                           f"pip install 'whisper-factory[{extra}]'\n")
+
+
+def test_a_launcher_that_nobody_has(factory: Command) -> None:
+    done = factory(*SWEEP, "hydra/launcher=slrm")
+    assert (done.returncode, done.stderr) == (
+        2, "error: unknown hydra/launcher 'slrm'; did you mean 'slurm'? choices: basic, joblib, slurm, local\n")
+
+
+def test_nothing_else_needs_a_plugin(factory: Command, without_plugins: dict[str, str]) -> None:
+    asked = factory("--help", **without_plugins)
+    planned = factory("model=debug", "dry_run=true", **without_plugins)
+    swept = factory(*SWEEP, "precision=int8,int4", "dry_run=true", **without_plugins)
+    assert [done.returncode for done in (asked, planned, swept)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("options", [("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), ("hydra/launcher=local",)])
+def test_a_sweep_in_other_processes(factory: Command, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """One composition fails: it is listed, the other is made, and the exit code is the failure's."""
+    first = factory(*SWEEP, "device.reserved_mb=0,99999999", "outputs=made here", *options)
+    assert first.returncode == 2
+    (directory,) = (tmp_path / "made here" / "sweeps").iterdir()
+    report = json.loads((directory / "report.json").read_text())
+    print(report)
