@@ -152,6 +152,13 @@ def test_no_color_is_honoured(tmp_path: Path) -> None:
     assert any("━" in line for frame in plain.frames() for line in frame)
 
 
+def test_a_narrow_terminal_keeps_the_name_and_one_line(tmp_path: Path) -> None:
+    terminal = logged(tmp_path, COLUMNS="30")
+    bars = [line for frame in terminal.frames() for line in frame if "━" in line]
+    assert bars
+    assert all(bar.startswith("step") and len(bar) <= 30 for bar in bars)
+
+
 def test_workers_that_share_a_terminal_draw_no_bars(tmp_path: Path) -> None:
     terminal = logged(tmp_path, "worker")
     assert "\x1b" not in terminal.written

@@ -204,7 +204,7 @@ def _drawing(step: str, tally: Tally) -> Table:
     from rich.text import Text
 
     row = Table.grid(padding=(0, 1, 0, 0))
-    for _ in range(3):
-        row.add_column(no_wrap=True)
+    for least in (len(step), None, None):  # on a narrow terminal the bar gives way, not the name
+        row.add_column(no_wrap=True, min_width=least)
     row.add_row(Text(f"{step:<9}"), ProgressBar(tally.total, tally.done, width=30), Text(str(tally)))
     return row
