@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import signal
@@ -17,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.recorder import Recorder
 from whisper_factory import download as module
 from whisper_factory.download import download
 from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.progress import Progress, silent
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -102,9 +103,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def get(server: Server, tmp_path: Path) -> Callable[..., Path]:
-    def run(sha256: str = SHA, url: str = "", say: Callable[[str], None] = lambda line: None) -> Path:
+    def run(sha256: str = SHA, url: str = "", say: Callable[[str], None] = lambda line: None,
+            progress: Progress = silent) -> Path:
         download(url or server.url, tmp_path / "out" / "tiny.pt", sha256, tmp_path / "partial", say,
-                 hint="weights=path avoids it")
+                 hint="weights=path avoids it", progress=progress)
         return tmp_path / "out" / "tiny.pt"
 
     return run
@@ -250,26 +252,24 @@ def test_disk_full(get: Callable[..., Path], tmp_path: Path) -> None:
         get()
 
 
-def test_progress_off_and_on_a_terminal(
-    server: Server, get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(module, "SAY_EVERY", 0.0)
+def test_progress_of_a_resumed_download(server: Server, get: Callable[..., Path], tmp_path: Path) -> None:
+    _partial(tmp_path, BODY[:700_000])
+    server.cut = [100_000]
     lines: list[str] = []
-    path = get(say=lines.append)
-    assert lines[0] == "tiny.pt: downloading 1.0 MB"
-    assert lines[-1] == "tiny.pt: 1.0 of 1.0 MB"
-    path.unlink()
+    heard = Recorder()
+    get(say=lines.append, progress=heard)
+    assert heard.opened == [(len(BODY), "B", 700_000), (len(BODY), "B", 800_000)]
+    assert sum(heard.amounts) == len(BODY) - 700_000
+    assert lines[0] == "tiny.pt: downloading 0.3 MB"
+    assert lines[-1] == "tiny.pt: downloading 0.2 MB"
 
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
 
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    lines.clear()
-    get(say=lines.append)
-    assert lines == []
-    assert "tiny.pt" in terminal.getvalue()
+def test_progress_where_the_server_says_no_length(server: Server, get: Callable[..., Path]) -> None:
+    server.chunked = True
+    heard = Recorder()
+    get(progress=heard)
+    assert heard.opened == [(None, "B", 0)]
+    assert sum(heard.amounts) == len(BODY)
 
 
 SCRIPT = """

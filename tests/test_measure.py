@@ -59,6 +59,13 @@ def test_a_batch_hears_the_same(measured: Callable[..., dict[str, Any]]) -> None
     assert len({entry["latency_s"] for entry in together["clips"]}) == 1
 
 
+def test_progress_is_a_line_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = tmp_path / "manifest.json"
+    asked.write_text(json.dumps({"clips": [{"paths": [str(clip(name))]} for name in NAMES[:2]]}), encoding="utf-8")
+    assert measure.main([str(tiny_en()), str(asked), str(tmp_path / "out.json"), "--progress"]) == 0
+    assert capsys.readouterr().out == "heard 1 of 2\nheard 2 of 2\n"
+
+
 @pytest.mark.parametrize(("manifest", "message"), [
     ("{", "is not a manifest"),
     ("{}", "is not a manifest"),

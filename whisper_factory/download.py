@@ -10,24 +10,22 @@ import http.client
 import os
 import re
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from whisper_factory import digest
 from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.progress import BYTES, Progress, silent
 from whisper_factory.store import FULL, flush
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 3  # in a row without a byte gained
 PAUSE = 1.0  # seconds before the second attempt; doubles
-SAY_EVERY = 10.0  # seconds between lines where there is no terminal
 CHUNK = 1 << 18
 SCHEMES = ("http", "https")
 WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
@@ -35,13 +33,15 @@ WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
 Say = Callable[[str], None]
 
 
-def download(url: str, destination: Path, sha256: str, partial_dir: Path, say: Say, hint: str = "") -> None:
+def download(url: str, destination: Path, sha256: str, partial_dir: Path, say: Say, hint: str = "",
+             progress: Progress = silent) -> None:
     """Put the file with this SHA-256 at `destination`; does nothing if it is there already.
 
     Args:
         partial_dir: where an interrupted download waits, on the same file system as `destination`.
-        say: told of waiting, retries and, where standard error is no terminal, progress.
+        say: told of the start, of waiting and of retries.
         hint: ends the message when the file cannot be got: what would avoid it.
+        progress: of the bytes.
 
     Raises:
         UserError: the URL is not http(s), or what it gave has another SHA-256 (nothing of it is kept).
@@ -61,22 +61,22 @@ def download(url: str, destination: Path, sha256: str, partial_dir: Path, say: S
     try:
         if destination.is_file() and digest.of_file(destination) == sha256:
             return
-        _get_checked(url, partial_dir / f"{sha256}.part", sha256, say, hint)
+        _get_checked(url, partial_dir / f"{sha256}.part", sha256, say, hint, progress)
         os.replace(partial_dir / f"{sha256}.part", destination)
         flush(destination.parent)
     finally:
         lock.release()
 
 
-def _get_checked(url: str, partial: Path, sha256: str, say: Say, hint: str) -> None:
+def _get_checked(url: str, partial: Path, sha256: str, say: Say, hint: str, progress: Progress) -> None:
     """Complete `partial` and check it. One that was resumed and turns out wrong is fetched anew, once."""
     resumed = partial.exists() and partial.stat().st_size > 0
-    _get(url, partial, say, hint)
+    _get(url, partial, say, hint, progress)
     got = digest.of_file(partial)
     if got != sha256 and resumed:
         say(f"{_name(url)}: the resumed download is damaged, starting again")
         partial.unlink()
-        _get(url, partial, say, hint)
+        _get(url, partial, say, hint, progress)
         got = digest.of_file(partial)
     if got != sha256:
         partial.unlink()
@@ -84,13 +84,13 @@ def _get_checked(url: str, partial: Path, sha256: str, say: Say, hint: str) -> N
                         "there, or the digest in the configuration is wrong")
 
 
-def _get(url: str, partial: Path, say: Say, hint: str) -> None:
+def _get(url: str, partial: Path, say: Say, hint: str, progress: Progress) -> None:
     """Ask until `partial` is whole, going on from what is there; a connection that broke is tried again."""
     failures = 0
     while True:
         before = _size(partial)
         try:
-            return _append(url, partial, say)
+            return _append(url, partial, say, progress)
         except urllib.error.HTTPError as error:
             reason = f"the server answered {error.code} {error.reason}"
             if error.code not in WORTH_RETRYING:
@@ -108,7 +108,7 @@ def _get(url: str, partial: Path, say: Say, hint: str) -> None:
         time.sleep(PAUSE * 2 ** max(0, failures - 1))
 
 
-def _append(url: str, partial: Path, say: Say) -> None:
+def _append(url: str, partial: Path, say: Say, progress: Progress) -> None:
     """One request: append to `partial` all that is missing. Raises if the connection ends early."""
     start = _size(partial)
     headers = {"User-Agent": "whisper-factory", "Accept-Encoding": "identity"}
@@ -123,12 +123,12 @@ def _append(url: str, partial: Path, say: Say) -> None:
         if error.headers.get("Content-Range", "") == f"bytes */{start}":
             return  # nothing is missing
         partial.unlink()  # longer than the file: not its beginning
-        return _append(url, partial, say)
+        return _append(url, partial, say, progress)
     with response:
         start, total = _extent(response, start)
         _check_space(partial, total - start if total is not None else 0)
-        with partial.open("ab" if start else "wb", buffering=0) as file, \
-                _progress(_name(url), start, total, say) as advance:
+        say(f"{_name(url)}: downloading" + (f" {(total - start) / 1e6:.1f} MB" if total else ""))
+        with partial.open("ab" if start else "wb", buffering=0) as file, progress(total, BYTES, start) as advance:
             while chunk := response.read(CHUNK):
                 _write_all(file, chunk)
                 advance(len(chunk))
@@ -191,31 +191,6 @@ def _full(partial: Path, needed: int | None) -> EnvironmentFault:
 def _check_space(partial: Path, needed: int) -> None:
     if shutil.disk_usage(partial.parent).free < needed:
         raise _full(partial, needed)
-
-
-@contextmanager
-def _progress(name: str, start: int, total: int | None, say: Say) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line now and then elsewhere; gives the function to call with bytes gained."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(name, completed=start, total=total)
-            yield lambda gained: bar.advance(task, gained)
-        return
-    done, said = start, time.monotonic()
-
-    def advance(gained: int) -> None:
-        nonlocal done, said
-        done += gained
-        if time.monotonic() - said >= SAY_EVERY:
-            said = time.monotonic()
-            say(f"{name}: {done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB"))
-
-    say(f"{name}: downloading" + (f" {(total - start) / 1e6:.1f} MB" if total else ""))
-    yield advance
 
 
 def _name(url: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whisper_factory import memory, outputs, plan, remedies, store, verify
+from whisper_factory import memory, outputs, plan, progress, remedies, store, verify
 from whisper_factory.errors import FactoryError, GateMissed
 from whisper_factory.lock import Lock
 from whisper_factory.memory import Estimate
@@ -96,6 +96,10 @@ def _one_at_a_time(storage: Store, made: Plan) -> Iterator[None]:
         yield
 
 
+def _say(line: str) -> None:
+    log.info("%-9s %s", "", line)
+
+
 def _ensure(step: PlannedStep, finished: dict[str, Finished], storage: Store, failures: Path) -> Finished:
     """The finished step: from the store, or made now."""
     found = storage.find(step.name, step.key)
@@ -103,7 +107,7 @@ def _ensure(step: PlannedStep, finished: dict[str, Finished], storage: Store, fa
         log.info("%-9s didn't change (%s)", step.name, step.key[:12], extra={"idle": True})
         return found
     log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
-    context = Context(lambda line: log.info("%-9s %s", "", line), storage.downloads, failures)
+    context = Context(_say, storage.downloads, failures, progress.of_step(step.name, _say))
     inputs = {name: finished[name].path for name in step.inputs}
     started = time.monotonic()
     made = storage.make(step.name, step.key, step.record, lambda out: STEPS[step.name].run(step, inputs, out, context),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whisper_factory import complaints, console
+from whisper_factory import complaints, console, progress
 from whisper_factory.errors import GateMissed, UserError, choices
 
 if TYPE_CHECKING:
@@ -156,11 +156,11 @@ def configuration_directory() -> Path:
 
 
 def _set_up_logging(quiet: bool) -> None:
-    """Progress goes to standard error, one plain line each; the result goes to standard output."""
+    """Progress goes to standard error, in plain lines and bars; the result goes to standard output."""
     log.handlers.clear()
     log.propagate = False
     log.setLevel(logging.INFO)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = progress.Lines(sys.stderr)
     handler.setLevel(logging.WARNING if quiet else logging.INFO)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)

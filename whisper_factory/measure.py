@@ -11,6 +11,8 @@ seconds (of the audio given), latency_s (from samples to text: the median of --r
 process; in a batch, the batch's time divided by its clips), timings of the last repeat, warnings. In total: load_s,
 audio_s, real_time_factor, baseline_rss_bytes (Python and its libraries), loaded_rss_bytes, peak_rss_bytes,
 versions, threads.
+
+With --progress a line is printed after each clip ("heard 3 of 24"), but for a batch.
 """
 
 from __future__ import annotations
@@ -49,10 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     flags.add_argument("out", type=Path)
     flags.add_argument("--repeats", type=int, default=1)
     flags.add_argument("--threads", type=int)
+    flags.add_argument("--progress", action="store_true", help="print a line for each clip, unless in a batch")
     wanted = flags.parse_args(arguments)
     console.prepare()
     try:
-        report = measure(wanted.engine_dir, _manifest(wanted.manifest), max(1, wanted.repeats), wanted.threads)
+        report = measure(wanted.engine_dir, _manifest(wanted.manifest), max(1, wanted.repeats), wanted.threads,
+                         _heard if wanted.progress else None)
         wanted.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except KeyboardInterrupt:
         return console.INTERRUPTED
@@ -61,6 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return console.tell(error)
     return 0
+
+
+def _heard(clips: int, total: int) -> None:
+    print(f"heard {clips} of {total}", flush=True)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -74,8 +82,13 @@ def _manifest(path: Path) -> dict[str, Any]:
                         f'write {{"clips": [{{"paths": ["a.flac"]}}]}}') from error
 
 
-def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: int | None) -> dict[str, Any]:
-    """Load the engine, transcribe the manifest's clips, and return the report."""
+def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: int | None,
+            heard: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Load the engine, transcribe the manifest's clips, and return the report.
+
+    Args:
+        heard: told after each clip how many of how many are heard; not in a batch.
+    """
     from whisper_factory import backends
     from whisper_factory.engine_spec import EngineSpec
     from whisper_factory.whisper.options import check, engine_directory
@@ -91,8 +104,10 @@ def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: i
     load_s = time.perf_counter() - start
     memory.loaded()
     transcriber.transcribe(clips[:1], options)  # warm-up
-    timed = _timed_batch if manifest.get("batch") else _timed_one_by_one
-    transcripts, latencies = timed(transcriber, clips, options, repeats)
+    if manifest.get("batch"):
+        transcripts, latencies = _timed_batch(transcriber, clips, options, repeats)
+    else:
+        transcripts, latencies = _timed_one_by_one(transcriber, clips, options, repeats, heard)
     measured = memory.read()
     busy, audio_s = sum(latencies), sum(transcript.seconds for transcript in transcripts)
     return {
@@ -125,13 +140,16 @@ def _clip(entry: dict[str, Any]) -> NDArray[np.float32]:
 
 
 def _timed_one_by_one(
-    transcriber: Transcriber, clips: list[NDArray[np.float32]], options: Options, repeats: int
+    transcriber: Transcriber, clips: list[NDArray[np.float32]], options: Options, repeats: int,
+    heard: Callable[[int, int], None] | None,
 ) -> tuple[list[Transcript], list[float]]:
     transcripts, latencies = [], []
     for clip in clips:
         (transcript,), seconds = _timed(partial(transcriber.transcribe, [clip], options), repeats)
         transcripts.append(transcript)
         latencies.append(seconds)
+        if heard:
+            heard(len(transcripts), len(clips))
     return transcripts, latencies
 
 

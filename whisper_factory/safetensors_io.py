@@ -77,6 +77,11 @@ def _entry(entry: dict[str, Any], size: int) -> tuple[str, tuple[int, ...], int,
     return dtype, shape, start, end
 
 
+def size(layout: Layout) -> int:
+    """Bytes of the tensors."""
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in layout.values())
+
+
 def in_order(layout: Layout) -> list[str]:
     """The tensors as they lie in a file: widest dtype first, then by name, so that every tensor is aligned."""
     return sorted(layout, key=lambda name: (-np.dtype(layout[name][0]).itemsize, name))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,8 +10,11 @@ from typing import Any
 import pytest
 
 from tests.compositions import tiny_en
+from tests.real_engine import clip, duplex
+from tests.recorder import Recorder
 from whisper_factory import clips
 from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.progress import Advance
 from whisper_factory.steps import listening
 
 
@@ -56,3 +62,28 @@ def test_a_clip_that_cannot_be_read_is_the_users_mistake(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^cannot read the audio file 'absent.wav'"):
         listening.listen(tmp_path, [{"paths": ["absent.wav"]}], tmp_path, repeats=1)
+
+
+def test_progress_is_told_clip_by_clip(tmp_path: Path) -> None:
+    heard = Recorder()
+    requests = [{"paths": [str(clip(name))]} for name in ("river", "soup", "sample")]
+    report = listening.listen(duplex(), requests, tmp_path, 1, heard)
+    assert len(report["clips"]) == 3
+    assert heard.opened == [(3, "clips", 0)]
+    assert heard.amounts == [1, 1, 1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_ends_the_child(tmp_path: Path) -> None:
+    @contextmanager
+    def impatient(total: float | None, unit: str, done: float = 0) -> Iterator[Advance]:
+        def interrupt(amount: float) -> None:
+            raise KeyboardInterrupt
+
+        yield interrupt
+
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    before = children.read_text()
+    with pytest.raises(KeyboardInterrupt):
+        listening.listen(duplex(), [{"paths": [str(clip("sample"))]}] * 500, tmp_path, 1, impatient)
+    assert children.read_text() == before

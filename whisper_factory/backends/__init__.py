@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from whisper_factory.engine_spec import EngineSpec, KVMode, Precision
 from whisper_factory.errors import UserError, choices
+from whisper_factory.progress import Progress, silent
 
 if TYPE_CHECKING:  # planning must not pay for importing numpy
     import numpy as np
@@ -118,13 +119,15 @@ class Backend(Protocol):
         """How `convert` must store the weights that this backend builds from."""
 
     def build(
-        self, source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path
+        self, source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path,
+        progress: Progress = silent,
     ) -> None:
         """Build an engine into the empty directory `out`.
 
         Args:
             source: the canonical checkpoint, or what `pack` made of it.
             failures: where a failed external command leaves its log and a script that reproduces it; may not exist.
+            progress: for work of its own that takes long.
         """
 
     def load(self, engine: Path, threads: int | None = None) -> Engine | GeneratingEngine:
@@ -146,7 +149,8 @@ class KitBackend(Backend, Protocol):
     def pack_params(self, spec: EngineSpec) -> dict[str, Any]:
         """What decides the bytes that `pack` makes of a canonical checkpoint; plain data."""
 
-    def pack(self, checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
+    def pack(self, checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],
+             progress: Progress = silent) -> None:
         """Fill the empty directory `out` with the checkpoint in the toolkit's own format, and the vocabulary."""
 
     def write_kit(self, spec: EngineSpec, out: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from whisper_factory.progress import Progress, silent
+
 
 @dataclass(frozen=True)
 class Context:
@@ -14,3 +16,4 @@ class Context:
     say: Callable[[str], None]
     downloads: Path
     failures: Path  # where a failed external command leaves its log and its reproduction; may not exist
+    progress: Progress = silent  # how a long piece of work shows how far it is

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
+from whisper_factory.progress import Progress, silent
 from whisper_factory.steps.context import Context
 from whisper_factory.steps.fetch import VOCABULARY
 from whisper_factory.whisper.dimensions import Dimensions
@@ -34,7 +35,7 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     params = step.params
     try:
         checkpoint(inputs["fetch"], params["kind"], out, params["model"], Dimensions(**params["dimensions"]),
-                   Precision(**params["precision"]))
+                   Precision(**params["precision"]), context.progress)
     except UserError as error:  # the user knows the file by where it came from
         said = str(error)
         for name, origin in step.hints["origins"].items():
@@ -43,7 +44,7 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
 
 
 def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimensions: Dimensions,
-               precision: Precision) -> None:
+               precision: Precision, progress: Progress = silent) -> None:
     """Read what fetch left, check it against the model's dimensions, and write the canonical checkpoint."""
     from whisper_factory.whisper import readers
     from whisper_factory.whisper.checkpoint import write_checkpoint
@@ -51,5 +52,5 @@ def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimension
     folder = fetched / "weights"
     weights = readers.read(next(folder.iterdir()) if kind == "openai" else folder, kind)
     readers.check(weights, dimensions, model)
-    write_checkpoint(out, model, precision, weights)
+    write_checkpoint(out, model, precision, weights, progress)
     shutil.copyfile(fetched / VOCABULARY, out / VOCABULARY)

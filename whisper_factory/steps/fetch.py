@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from whisper_factory.digest import CHUNK, of_file
 from whisper_factory.errors import UserError
+from whisper_factory.progress import BYTES, Advance
 from whisper_factory.steps.context import Context
 from whisper_factory.store import link
 
@@ -44,12 +44,18 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
         elif "://" in origins[0]:
             _obtain(origins[0], digests[0], target, context, HINT)
         else:
-            with target.open("wb") as joined:
-                for sha256, origin in zip(digests, origins, strict=True):
-                    _append(joined, sha256, Path(origin))
+            _join(target, [(Path(origin), sha256) for origin, sha256 in zip(origins, digests, strict=True)], context)
 
 
-def _append(joined: BinaryIO, sha256: str, origin: Path) -> None:
+def _join(target: Path, parts: list[tuple[Path, str]], context: Context) -> None:
+    """Copy files, each checked against its SHA-256, into one."""
+    total = sum(os.path.getsize(origin) for origin, _ in parts if os.path.isfile(origin))
+    with target.open("wb") as joined, context.progress(total, BYTES) as advance:
+        for origin, sha256 in parts:
+            _append(joined, sha256, origin, advance)
+
+
+def _append(joined: BinaryIO, sha256: str, origin: Path, advance: Advance) -> None:
     digest = hashlib.sha256()
     try:
         part = origin.open("rb")
@@ -59,6 +65,7 @@ def _append(joined: BinaryIO, sha256: str, origin: Path) -> None:
         while chunk := part.read(CHUNK):
             digest.update(chunk)
             joined.write(chunk)
+            advance(len(chunk))
     if digest.hexdigest() != sha256:
         raise UserError(f"{origin}: SHA-256 is {digest.hexdigest()}, expected {sha256}; "
                         "get the file again, or pass the right one with weights.path")
@@ -71,10 +78,11 @@ def _obtain(url: str, sha256: str, target: Path, context: Context, hint: str) ->
     mine = _openai_cache() / url.rsplit("/", 1)[-1]
     if mine.is_file() and of_file(mine) == sha256:
         context.say(f"{mine.name} is in openai-whisper's cache, copying it")
-        shutil.copyfile(mine, target)
+        _join(target, [(mine, sha256)], context)
     else:
         kept = context.downloads / sha256
-        download(url, kept, sha256, partial_dir=context.downloads, say=context.say, hint=hint)
+        download(url, kept, sha256, partial_dir=context.downloads, say=context.say, hint=hint,
+                 progress=context.progress)
         link(kept, target)
 
 

@@ -7,14 +7,18 @@ taking the factory along.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.progress import Advance, Progress, silent
 
 LAST_LINES = 5
+HEARD = re.compile(r"heard \d+ of \d+\n")  # a line of `measure --progress`
 # With this process's own search path: `-m` would put the working directory, and what lies there, in front.
 CHILD = "import sys; sys.path[:] = {path!r}; from whisper_factory.measure import main; sys.exit(main())"
 
@@ -60,8 +64,12 @@ def _fill(room: float, clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return chosen
 
 
-def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats: int) -> dict[str, Any]:
+def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats: int, progress: Progress = silent
+           ) -> dict[str, Any]:
     """Transcribe the clips with `whisper_factory.measure` in a child process and return its report.
+
+    Args:
+        progress: of the clips.
 
     Raises:
         UserError: a clip cannot be read.
@@ -70,16 +78,32 @@ def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats:
     manifest, report = scratch / "requests.json", scratch / "report.json"
     manifest.write_text(json.dumps({"clips": requests, "options": {}}), encoding="utf-8")
     command = [sys.executable, "-c", CHILD.format(path=sys.path), str(engine), str(manifest), str(report),
-               "--repeats", str(repeats)]
-    child = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                           text=True, errors="replace", check=False)
-    if child.returncode != 0:
-        lines = child.stdout.strip().splitlines()[-LAST_LINES:]
-        if child.returncode == UserError.exit_code and lines:  # a clip that cannot be read, say
+               "--repeats", str(repeats), "--progress"]
+    with progress(len(requests), "clips") as advance:
+        code, lines = _follow(command, advance)
+    if code != 0:
+        if code == UserError.exit_code and lines:  # a clip that cannot be read, say
             raise UserError(lines[-1].removeprefix("error: "))
-        raise EnvironmentFault(f"the engine failed while being validated (exit code {child.returncode}): "
-                               f"{' | '.join(lines)}")
+        raise EnvironmentFault(f"the engine failed while being validated (exit code {code}): {' | '.join(lines)}")
     data: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     manifest.unlink()
     report.unlink()
     return data
+
+
+def _follow(command: list[str], advance: Advance) -> tuple[int, list[str]]:
+    """Run it, and advance by each clip that it says it heard; its exit code, and the last of what else it said."""
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors="replace") as child:
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                if HEARD.fullmatch(line):
+                    advance(1)
+                elif line.strip():
+                    last.append(line.rstrip())
+            return child.wait(), list(last)
+        except BaseException:  # an interruption, say: it must not go on alone
+            child.kill()
+            raise

@@ -19,4 +19,4 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     """Fill `out` with the packed checkpoint, its stamp and the vocabulary."""
     kit = backends.kit(step.params["backend"])
     assert kit is not None
-    kit.pack(inputs["convert"], EngineSpec.from_dict(step.hints["spec"]), out, context.say)
+    kit.pack(inputs["convert"], EngineSpec.from_dict(step.hints["spec"]), out, context.say, context.progress)

@@ -23,8 +23,8 @@ def build(backend: str, packed: Path, spec: EngineSpec, scratch: Path, context: 
     assert kit is not None
     checkpoint, engine = scratch / "checkpoint", scratch / "engine"
     engine.mkdir(parents=True)
-    write_checkpoint(checkpoint, spec.model, spec.precision, kit.read(packed))
+    write_checkpoint(checkpoint, spec.model, spec.precision, kit.read(packed), context.progress)
     shutil.copyfile(packed / VOCABULARY, checkpoint / VOCABULARY)
-    backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures)
+    backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures, context.progress)
     shutil.rmtree(checkpoint)
     return engine

@@ -35,11 +35,12 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
         precision=Precision("float32", 0, "float32"),
         profile=Profile("reference", 1, 1, WINDOW_FRAMES, 224, "max", 0, 0), kv_cache=KVCache("contiguous", 64),
     )
-    convert.checkpoint(inputs["fetch"], params["kind"], checkpoint, spec.model, spec.dimensions, spec.precision)
-    backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures)
+    convert.checkpoint(inputs["fetch"], params["kind"], checkpoint, spec.model, spec.dimensions, spec.precision,
+                       context.progress)
+    backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures, context.progress)
     shutil.rmtree(checkpoint)
     requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
-    report = listening.listen(engine, requests, scratch, repeats=1)
+    report = listening.listen(engine, requests, scratch, 1, context.progress)
     shutil.rmtree(scratch)
     heard = [{"name": request["name"], "edge": request["edge"], **{key: clip[key] for key in KEPT}}
              for request, clip in zip(requests, report["clips"], strict=True)]

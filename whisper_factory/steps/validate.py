@@ -37,7 +37,7 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
                                  context)
     requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
     reference = json.loads((inputs["reference"] / TRANSCRIPTS).read_text(encoding="utf-8"))
-    report = listening.listen(engine, requests, out, params["repeats"])
+    report = listening.listen(engine, requests, out, params["repeats"], context.progress)
     shutil.rmtree(scratch, ignore_errors=True)
     rows = [_row(*triple) for triple in zip(requests, report["clips"], reference, strict=True)]
     summary = summarise(rows, report)

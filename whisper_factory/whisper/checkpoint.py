@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from whisper_factory import safetensors_io, threads
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
+from whisper_factory.progress import BYTES, Advance, Progress, silent
 from whisper_factory.quantization import weight_only
 from whisper_factory.whisper.dimensions import Dimensions
 from whisper_factory.whisper.readers import Weights
@@ -38,11 +39,15 @@ def scale_name(name: str) -> str:
     return name.removesuffix(".weight") + ".scale"
 
 
-def write_checkpoint(directory: Path, model: str, precision: Precision, weights: Weights) -> None:
+def write_checkpoint(directory: Path, model: str, precision: Precision, weights: Weights,
+                     progress: Progress = silent) -> None:
     """Write a checkpoint into `directory` (made if missing), the same bytes for the same weights.
 
     Integers are made from float16-rounded weights, so that a float16 and a float32 source of one model
     give the same ones. A few tensors are in memory at a time. Weights must have passed `readers.check`.
+
+    Args:
+        progress: of the bytes.
 
     Raises:
         UserError: a tensor holds NaN or infinity, or values that float16 cannot hold.
@@ -57,7 +62,10 @@ def write_checkpoint(directory: Path, model: str, precision: Precision, weights:
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (directory / CONFIG).write_text(text, encoding="utf-8")
     shapes = tensor_shapes(weights.dimensions)
-    safetensors_io.write(directory / TENSORS, _layout(shapes, precision), _stored(weights, sorted(shapes), precision))
+    layout = _layout(shapes, precision)
+    with progress(safetensors_io.size(layout), BYTES) as advance:
+        stored = _stored(weights, sorted(shapes), precision, advance)
+        safetensors_io.write(directory / TENSORS, layout, stored)
 
 
 def _layout(shapes: Mapping[str, tuple[int, ...]], precision: Precision) -> safetensors_io.Layout:
@@ -72,7 +80,8 @@ def _layout(shapes: Mapping[str, tuple[int, ...]], precision: Precision) -> safe
     return layout
 
 
-def _stored(weights: Weights, names: list[str], precision: Precision) -> Iterator[tuple[str, NDArray[Any]]]:
+def _stored(weights: Weights, names: list[str], precision: Precision, advance: Advance
+            ) -> Iterator[tuple[str, NDArray[Any]]]:
     def made(name: str) -> list[tuple[str, NDArray[Any]]]:
         value = _cast(name, weights.tensors[name], precision.dtype)
         if not (precision.bits and is_quantized(name)):
@@ -82,6 +91,7 @@ def _stored(weights: Weights, names: list[str], precision: Precision) -> Iterato
 
     for tensors in threads.ahead(made, names):
         yield from tensors
+        advance(sum(array.nbytes for _, array in tensors))  # they are written: the next ones were asked for
 
 
 def _cast(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from whisper_factory.backends.onnxruntime.footprint import footprint
 from whisper_factory.backends.onnxruntime.limits import check
 from whisper_factory.engine_spec import KV_MODES, EngineSpec, KVMode, Precision
 from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.progress import Progress, silent
 
 if TYPE_CHECKING:
     from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine
@@ -71,7 +72,8 @@ def checkpoint_precision(spec: EngineSpec) -> Precision:
 
 
 def build(
-    source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path | None = None
+    source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path | None = None,
+    progress: Progress = silent,
 ) -> None:
     """Build an engine directory: encoder.onnx, decoder.onnx, their weights, end_anchor.bin, the vocabulary
     and engine.json.
@@ -82,6 +84,7 @@ def build(
         out: an empty directory.
         say: takes one line of progress at a time.
         failures: not used: no external command runs.
+        progress: of the layers.
 
     Raises:
         UserError: the combination cannot be built, or the checkpoint is another model's.
@@ -91,7 +94,7 @@ def build(
     tools()
     from whisper_factory.backends.onnxruntime.assemble import build_engine
 
-    build_engine(source, spec, out, say)
+    build_engine(source, spec, out, say, progress)
 
 
 def load(engine: Path, threads: int | None = None) -> OnnxRuntimeEngine:

@@ -15,7 +15,10 @@ from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDIN
 from whisper_factory.backends.onnxruntime.graph import Graph, Region, WeightFile
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
+from whisper_factory.progress import Progress
 from whisper_factory.whisper.checkpoint import Checkpoint
+
+LAYERS = "layers"
 
 
 def _check_checkpoint(checkpoint: Checkpoint, spec: EngineSpec) -> None:
@@ -25,7 +28,7 @@ def _check_checkpoint(checkpoint: Checkpoint, spec: EngineSpec) -> None:
             raise UserError(f"the checkpoint's {what} are {found}, the engine's {wanted}; convert again")
 
 
-def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
+def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress) -> None:
     """See `whisper_factory.backends.onnxruntime.build`. Holds one layer's weights at a time, and the encoder
     while it computes the end anchor."""
     checkpoint = Checkpoint.open(directory)
@@ -33,16 +36,18 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
     rows, state = spec.profile.end_anchor, spec.dimensions.n_audio_state
 
     say("writing the encoder")
-    with WeightFile(out / f"{ENCODER}.weights") as weights:
+    with WeightFile(out / f"{ENCODER}.weights") as weights, \
+            progress(spec.dimensions.n_audio_layer, LAYERS) as advance:
         graph = Graph("encoder", weights)
         anchor = Region(ANCHOR, 0, rows * state * np.dtype(np.float32).itemsize)
-        write_encoder(graph, checkpoint, rows, anchor)
+        write_encoder(graph, checkpoint, rows, anchor, advance)
         graph.save(out / f"{ENCODER}.onnx")
 
     say("writing the decoder")
-    with WeightFile(out / f"{DECODER}.weights") as weights, WeightFile(out / EMBEDDING) as table:
+    with WeightFile(out / f"{DECODER}.weights") as weights, WeightFile(out / EMBEDDING) as table, \
+            progress(spec.dimensions.n_text_layer, LAYERS) as advance:
         graph = Graph("decoder", weights)
-        write_decoder(graph, checkpoint, table)
+        write_decoder(graph, checkpoint, table, advance)
         graph.save(out / f"{DECODER}.onnx")
 
     if rows:

@@ -19,6 +19,7 @@ from whisper_factory.backends.onnxruntime.head import write_logits
 from whisper_factory.backends.onnxruntime.pack import float_weight, layer_norm, linear, mlp
 
 if TYPE_CHECKING:
+    from whisper_factory.progress import Advance
     from whisper_factory.whisper.checkpoint import Checkpoint
 
 
@@ -79,7 +80,7 @@ def _cross_attention(graph: Graph, checkpoint: Checkpoint, x: str, block: str, l
     return graph.node("Add", [x, out], f"{block}.cross_attn.residual")
 
 
-def write_decoder(graph: Graph, checkpoint: Checkpoint, table: WeightFile) -> None:
+def write_decoder(graph: Graph, checkpoint: Checkpoint, table: WeightFile, advance: Advance) -> None:
     """Write the decoder.
 
     Inputs: `embedded` float32 [rows, new, state], of tokens (embedding.py); `past_length` int64 [1]; for each layer i
@@ -90,6 +91,7 @@ def write_decoder(graph: Graph, checkpoint: Checkpoint, table: WeightFile) -> No
 
     Args:
         table: takes the token embedding.
+        advance: told of each layer.
     """
     sizes = checkpoint.dimensions
     embedded = graph.input("embedded", np.float32, ["rows", "new", sizes.n_text_state])
@@ -104,6 +106,7 @@ def write_decoder(graph: Graph, checkpoint: Checkpoint, table: WeightFile) -> No
         x = _self_attention(graph, checkpoint, x, block, layer, step)
         x = _cross_attention(graph, checkpoint, x, block, layer, step)
         x = mlp(graph, checkpoint, x, block)
+        advance(1)
     x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
     write_logits(graph, checkpoint, table, layer_norm(graph, checkpoint, x, "decoder.ln"))
     graph.output("logits", np.float32, ["rows", sizes.n_vocab])

@@ -15,6 +15,7 @@ from whisper_factory.backends.onnxruntime.pack import float_weight, layer_norm, 
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 if TYPE_CHECKING:
+    from whisper_factory.progress import Advance
     from whisper_factory.whisper.checkpoint import Checkpoint
 
 
@@ -74,7 +75,7 @@ def _cross_kv(graph: Graph, checkpoint: Checkpoint, states: str, layer: int) -> 
         graph.output(output, np.float32, ["batch", sizes.n_text_head, "length", sizes.head_size])
 
 
-def write_encoder(graph: Graph, checkpoint: Checkpoint, end_anchor: int, anchor: Region) -> None:
+def write_encoder(graph: Graph, checkpoint: Checkpoint, end_anchor: int, anchor: Region, advance: Advance) -> None:
     """Write the encoder.
 
     Input: `mel` float32 [batch, n_mels, frames], frames even.
@@ -85,12 +86,14 @@ def write_encoder(graph: Graph, checkpoint: Checkpoint, end_anchor: int, anchor:
     Args:
         end_anchor: rows of the anchor; 0 leaves it out.
         anchor: where its float32 rows [end_anchor, state] lie.
+        advance: told of each layer.
     """
     sizes = checkpoint.dimensions
     mel = graph.input("mel", np.float32, ["batch", sizes.n_mels, "frames"])
     x = _stem(graph, checkpoint, mel)
     for layer in range(sizes.n_audio_layer):
         x = _block(graph, checkpoint, x, f"encoder.blocks.{layer}")
+        advance(1)
     x = layer_norm(graph, checkpoint, x, "encoder.ln_post")
     if end_anchor:
         shape = (end_anchor, sizes.n_audio_state)

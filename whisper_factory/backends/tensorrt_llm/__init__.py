@@ -20,6 +20,7 @@ from whisper_factory.backends.tensorrt_llm.kit import write_kit
 from whisper_factory.backends.tensorrt_llm.limits import check, kv_modes, notes, release_of, settle, target_of
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision
 from whisper_factory.errors import UserError
+from whisper_factory.progress import Progress, silent
 
 if TYPE_CHECKING:
     from whisper_factory.backends import GeneratingEngine
@@ -75,12 +76,14 @@ def pack_params(spec: EngineSpec) -> dict[str, Any]:
             "precision": asdict(spec.precision)}
 
 
-def pack(checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
+def pack(checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],
+         progress: Progress = silent) -> None:
     """Write encoder/, decoder/ and stamp.json as TensorRT-LLM's version wants them, and the vocabulary.
 
     Args:
         checkpoint: a canonical checkpoint directory, of `checkpoint_precision`.
         out: an empty directory.
+        progress: of the bytes.
 
     Raises:
         UserError: the checkpoint is of another precision, or does not fit the layout.
@@ -88,7 +91,8 @@ def pack(checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], Non
     from whisper_factory.backends.tensorrt_llm import packing
     from whisper_factory.backends.tensorrt_llm.building import VOCABULARY
 
-    packing.write(checkpoint, out, release_of(spec), target_of(spec).compute_capability, spec.precision, say)
+    packing.write(checkpoint, out, release_of(spec), target_of(spec).compute_capability, spec.precision, say,
+                  progress)
     shutil.copyfile(checkpoint / VOCABULARY, out / VOCABULARY)
 
 
@@ -99,7 +103,8 @@ def read(packed: Path) -> Weights:
     return unpack.read(packed)
 
 
-def build(source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path) -> None:
+def build(source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path,
+          progress: Progress = silent) -> None:
     """Build an engine on the device: encoder/ and decoder/ as trtllm-build writes them, their logs, build.json (time
     and memory of each), stamp.json, the vocabulary, and engine.json last.
 
@@ -107,6 +112,7 @@ def build(source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],
         source: what `pack` wrote.
         out: an empty directory.
         failures: gets the log of a command that failed, and reproduce.sh.
+        progress: not used: what trtllm-build prints is passed on.
 
     Raises:
         UserError: the checkpoint is for another TensorRT-LLM or GPU than those at hand.

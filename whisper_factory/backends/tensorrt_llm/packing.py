@@ -28,6 +28,7 @@ from whisper_factory.backends.tensorrt_llm.sinusoids import sinusoids
 from whisper_factory.backends.tensorrt_llm.versions import Release
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
+from whisper_factory.progress import BYTES, Progress, silent
 from whisper_factory.whisper.checkpoint import Checkpoint, scale_name
 from whisper_factory.whisper.tensors import tensor_shapes
 
@@ -35,7 +36,7 @@ Named = tuple[str, NDArray[Any]]
 
 
 def write(checkpoint: Path, out: Path, release: Release, compute_capability: str, precision: Precision,
-          say: Callable[[str], None]) -> None:
+          say: Callable[[str], None], progress: Progress = silent) -> None:
     """Pack a canonical checkpoint directory into `out` (made if missing). The same input gives the same bytes.
 
     Args:
@@ -43,6 +44,7 @@ def write(checkpoint: Path, out: Path, release: Release, compute_capability: str
         compute_capability: of the GPU that will run the engine, "8.7".
         precision: what the engine is to be: float16, int8 or int4.
         say: takes one line of progress at a time.
+        progress: of the bytes of each part.
 
     Raises:
         UserError: a checkpoint of another precision, or whose matrices do not fit the layout.
@@ -64,7 +66,7 @@ def write(checkpoint: Path, out: Path, release: Release, compute_capability: str
         (out / part / stamp.CONFIG).write_text(text, encoding="utf-8")
         files[f"{part}/{stamp.CONFIG}"] = stamp.describe(out / part / stamp.CONFIG)
         stored = names.stored(part, release.generation, source.dimensions)
-        files[f"{part}/{stamp.TENSORS}"] = _write(out / part / stamp.TENSORS, stored, source, packed)
+        files[f"{part}/{stamp.TENSORS}"] = _write(out / part / stamp.TENSORS, stored, source, packed, progress)
     stamp.write_stamp(out, {
         "generation": release.generation, "layout": packed or "none", "version": release.text,
         "compute_capability": compute_capability, "precision": precision.name, "quant_algo": algorithm,
@@ -73,12 +75,18 @@ def write(checkpoint: Path, out: Path, release: Release, compute_capability: str
     })
 
 
-def _write(path: Path, stored: list[Stored], source: Checkpoint, packed: Family | None) -> dict[str, Any]:
+def _write(path: Path, stored: list[Stored], source: Checkpoint, packed: Family | None,
+           progress: Progress) -> dict[str, Any]:
     """Write a part's tensors; its size and SHA-256, which is taken while the next tensors are made."""
     planned, sha256 = _layout(stored, source), hashlib.sha256()
     tensors = _tensors(stored, safetensors_io.in_order(planned), source, packed)
-    with ThreadPoolExecutor(1) as digesting:
-        safetensors_io.write(path, planned, tensors, lambda data: digesting.submit(sha256.update, data))
+    with ThreadPoolExecutor(1) as digesting, progress(safetensors_io.size(planned), BYTES) as advance:
+
+        def heard(data: bytes | memoryview) -> None:
+            digesting.submit(sha256.update, data)
+            advance(len(data))
+
+        safetensors_io.write(path, planned, tensors, heard)
     return {"bytes": path.stat().st_size, "sha256": sha256.hexdigest()}
 
 
