@@ -8,8 +8,8 @@ import pytest
 
 from tests.compositions import composition
 from whisper_factory import schema
-from whisper_factory.job import configuration_directory
 from whisper_factory.complaints import members
+from whisper_factory.job import configuration_directory
 
 CONF = configuration_directory()
 GROUPS = {path.name: members(CONF, path.name) for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}

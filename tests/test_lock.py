@@ -164,7 +164,9 @@ def test_quickstart_can_be_made_again_as_its_lock_says(factory: Command) -> None
     assert f"verify    11 files as {recipes.project_directory() / 'quickstart.lock'} says" in done.stderr
 
 
-@pytest.mark.parametrize("environment", [{"PYTHONHASHSEED": "1", "LC_ALL": "C"}, {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo"}])
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONHASHSEED": "1", "LC_ALL": "C"}, {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo"}]
+)
 def test_bytes_do_not_depend_on_the_process(
     locked: Path, python: Command, tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -177,8 +177,8 @@ def _inputs(plan: Plan, finished: Mapping[str, Finished] | None) -> dict[str, An
     found["vocabulary.tiktoken"] = {"from": [vocabulary.url], "sha256": [vocabulary.sha256],
                                     "bytes": about.get("bytes", "not seen yet")}
     if plan.clips:
-        validation = plan.composition.validation
-        found["clips"] = {"from": [validation.clips or f"the bundled set '{validation.bundled}'"], "sha256": [plan.clips]}
+        said = plan.composition.validation
+        found["clips"] = {"from": [said.clips or f"the bundled set '{said.bundled}'"], "sha256": [plan.clips]}
     return found
 
 
