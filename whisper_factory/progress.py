@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
+    StreamHandler = logging.StreamHandler[TextIO]
+else:  # no generic type before Python 3.11
+    StreamHandler = logging.StreamHandler
+
 ROOT = "whisper_factory"  # the logger whose handlers print
 SOON = 2.0  # seconds; what ends before needs no progress
 LEAST, MOST = 5.0, 30.0  # seconds between lines; within these, a quarter of the whole work
@@ -109,7 +113,7 @@ def _clock(seconds: int) -> str:
     return f"{hours}:{minutes % 60:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
 
 
-class Lines(logging.StreamHandler[TextIO]):
+class Lines(StreamHandler):
     """Prints log lines, and shows the progress of the step at work on the same stream."""
 
     def __init__(self, stream: TextIO) -> None:
