@@ -152,11 +152,12 @@ def test_no_color_is_honoured(tmp_path: Path) -> None:
     assert any("━" in line for frame in plain.frames() for line in frame)
 
 
-def test_a_narrow_terminal_keeps_the_name_and_one_line(tmp_path: Path) -> None:
-    terminal = logged(tmp_path, COLUMNS="30")
-    bars = [line for frame in terminal.frames() for line in frame if "━" in line]
-    assert bars
-    assert all(bar.startswith("step") and len(bar) <= 30 for bar in bars)
+@pytest.mark.parametrize(("columns", "bar"), [(20, False), (60, True), (300, True)])
+def test_one_line_whatever_the_width(columns: int, bar: bool, tmp_path: Path) -> None:
+    lines = [line for frame in logged(tmp_path, COLUMNS=str(columns)).frames() for line in frame if " of 4 " in line]
+    assert lines
+    assert all(line.startswith("step      ") and len(line) <= columns for line in lines)
+    assert all(("━" in line) == bar for line in lines)
 
 
 def test_workers_that_share_a_terminal_draw_no_bars(tmp_path: Path) -> None:

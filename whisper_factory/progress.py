@@ -15,16 +15,21 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.live import Live
-    from rich.table import Table
+
+    StreamHandler = logging.StreamHandler[TextIO]
+else:  # no generic type before Python 3.11
+    StreamHandler = logging.StreamHandler
 
 ROOT = "whisper_factory"  # the logger whose handlers print
 SOON = 2.0  # seconds; what ends before needs no progress
 LEAST, MOST = 5.0, 30.0  # seconds between lines; within these, a quarter of the whole work
 REDRAW = 0.1  # seconds
+WIDEST, NARROWEST = 30, 5  # bars, in columns
 WITHOUT_CURSOR = ("", "dumb", "unknown")  # values of TERM
 BYTES = "B"  # the unit of bytes, which are shown in MB
 
@@ -108,7 +113,7 @@ def _clock(seconds: int) -> str:
     return f"{hours}:{minutes % 60:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
 
 
-class Lines(logging.StreamHandler[TextIO]):
+class Lines(StreamHandler):
     """Prints log lines, and shows the progress of the step at work on the same stream."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -151,7 +156,7 @@ class Lines(logging.StreamHandler[TextIO]):
             drawn = monotonic()
             with suppress(OSError):  # a terminal that went away must not fail the step
                 if self._live is None:
-                    self._live = _start(self.stream, partial(_drawing, step, tally))
+                    self._live = _start(self.stream, step, tally)
                 self._live.refresh()
 
         return show
@@ -186,25 +191,29 @@ def _now_and_then(tally: Tally, say: Callable[[str], None]) -> Callable[[], None
     return show
 
 
-def _start(stream: TextIO, drawing: Callable[[], Any]) -> Live:
+def _start(stream: TextIO, step: str, tally: Tally) -> Live:
     """Rich's live display. Colours are its own business: it knows NO_COLOR."""
     from rich.console import Console
     from rich.live import Live
 
     console = Console(file=stream, force_terminal=True, force_interactive=True, force_jupyter=False, highlight=False)
-    live = Live(get_renderable=drawing, console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+    live = Live(get_renderable=lambda: _drawing(step, tally, console.width), console=console, auto_refresh=False,
+                transient=True, redirect_stdout=False)
     live.start()
     console.show_cursor(True)  # which a process that is killed could not bring back
     return live
 
 
-def _drawing(step: str, tally: Tally) -> Table:
+def _drawing(step: str, tally: Tally, columns: int) -> RenderableType:
+    """The step, a bar if there is room for one, and the tally; one line in any case."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
+    name, said = f"{step:<9}", str(tally)
+    width = min(WIDEST, columns - len(name) - len(said) - 3)
+    if width < NARROWEST:
+        return Text(f"{name} {said}", no_wrap=True, overflow="crop")
     row = Table.grid(padding=(0, 1, 0, 0))
-    for least in (len(step), None, None):  # on a narrow terminal the bar gives way, not the name
-        row.add_column(no_wrap=True, min_width=least)
-    row.add_row(Text(f"{step:<9}"), ProgressBar(tally.total, tally.done, width=30), Text(str(tally)))
+    row.add_row(name, ProgressBar(tally.total, tally.done, width=width), said)
     return row

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_factory import outputs
+from whisper_factory import outputs, progress
 from whisper_factory.errors import GateMissed
 from whisper_factory.plan import Plan
 from whisper_factory.steps import STEPS
@@ -58,7 +58,8 @@ def _make(plan: Plan, store: Store, downloads: Path, wanted: tuple[str, ...]) ->
     made: dict[str, Finished] = {}
     for step in plan.steps:
         if step.name in wanted:
-            context = Context(lambda line: None, downloads, store.root / outputs.FAILURES)
+            shown = progress.of_step("verify", lambda line: log.info("%-9s %s", "", line))
+            context = Context(lambda line: None, downloads, store.root / outputs.FAILURES, shown)
             inputs = {name: made[name].path for name in step.inputs}
             made[step.name] = store.make(step.name, step.key, step.record,
                                          lambda out, step=step, inputs=inputs, context=context:  # type: ignore[misc]
