@@ -122,11 +122,17 @@ class _Run:
         context = Context(_say, self.storage.downloads, self.failures, progress.of_step(step.name, _say))
         inputs = {name: self.finished[name].path for name in step.inputs}
         started = time.monotonic()
-        self.finished[step.name] = self.storage.make(
-            step.name, step.key, step.record, lambda out: STEPS[step.name].run(step, inputs, out, context),
-            context.say, check)
+        ran = False
+
+        def work(out: Path) -> None:
+            nonlocal ran
+            ran = True
+            STEPS[step.name].run(step, inputs, out, context)
+
+        self.finished[step.name] = self.storage.make(step.name, step.key, step.record, work, context.say, check)
         self.sound.add(step.name)
-        log.info("%-9s done in %.1f s", step.name, time.monotonic() - started)
+        took = f"done in {time.monotonic() - started:.1f} s" if ran else "was made by another process meanwhile"
+        log.info("%-9s %s", step.name, took)
 
 
 def _say(line: str) -> None:

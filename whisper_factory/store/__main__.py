@@ -63,7 +63,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     known, unknown = parser().parse_known_args(arguments)
     if unknown:
         valid = [f"--{name}" for name in vars(known) if name != "command"]
-        raise UserError(f"unknown flag '{unknown[0]}' of {known.command}; {choices(unknown[0].partition('=')[0], valid)}")
+        wrong = unknown[0].partition("=")[0]
+        raise UserError(f"unknown flag '{wrong}' of {known.command}; {choices(wrong, valid)}")
     return known
 
 

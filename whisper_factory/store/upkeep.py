@@ -103,30 +103,25 @@ def _refuse_others_at_work(root: Path, locks_hold: bool) -> None:
         else:
             at_work = _age(root, path) < A_DAY
         if at_work:
-            raise EnvironmentFault(f"process {process} on {where} may be at work in the store {root}; run gc again when "
-                                   f"it is done, or remove {path} if it does not run")
+            raise EnvironmentFault(f"process {process} on {where} may be at work in the store {root}; run gc again "
+                                   f"when it is done, or remove {path} if it does not run")
 
 
 def _sweep(found: Survey) -> Sweep:
     needed = found.needed()
     kept = [stored for stored in found.steps if stored.key in needed]
     have = {about["sha256"] for stored in kept for about in stored.record.get("outputs", {}).values()}
-    gone = [Removal(stored.path, stored.size, "no output directory needs it") for stored in found.steps if stored.key not in needed]
+    gone = [Removal(stored.path, stored.size, "no output directory needs it") for stored in found.steps
+            if stored.key not in needed]
     gone += [_left(path, "no step that is kept has it") for path in found.downloads if path.name not in have]
-    left = []
-    for path in sorted((found.root / TMP).glob("*")):
-        if not KEY.match(path.name):
-            continue
+    gone += [_left(user.record, f"{user.directory} is gone") for user in found.users if user.state is State.GONE]
+    left = [f"{user.directory} on {user.host} cannot be seen from here, so its steps are kept; if it is gone, "
+            f"remove {user.record}" for user in found.users if user.state is State.UNSEEN]
+    for path in sorted(path for path in (found.root / TMP).glob("*") if KEY.match(path.name)):
         if f".{holds.host()}." in path.name or _age(found.root, path) > A_DAY:
             gone.append(_left(path, "left over"))
         else:
-            left.append(f"{path}: another host may be at work on it; it is removed a day after its last change")
-    for user in found.users:
-        if user.state is State.GONE:
-            gone.append(_left(user.record, f"{user.directory} is gone"))
-        if user.state is State.UNSEEN:
-            left.append(f"{user.directory} on {user.host} cannot be seen from here, so its steps are kept; "
-                        f"if it is gone remove {user.record}")
+            left.append(f"{path}: another host may be at work on it; it goes a day after its last change")
     known = {key for user in found.users for key in user.keys}
     left += [f"{stored.path}: its files are linked from a directory that the store has no record of"
              for stored in found.steps if stored.key in found.linked - known]
