@@ -182,18 +182,31 @@ class Store:
             except OSError as error:
                 if error.errno not in TAKEN:
                     raise
+            judged = _inode(made.path)
             if theirs := there():
                 return theirs
-            self.discard(made.path)
+            self.discard(made.path, judged)
 
-    def discard(self, path: Path) -> None:
-        """Take a step's directory out of the store: at once for everybody, then file by file."""
+    def discard(self, path: Path, judged: int | None = None) -> None:
+        """Take a step's directory out of the store: at once for everybody, then file by file.
+
+        Args:
+            judged: the inode of the directory that was found damaged; another, which somebody put there since, stays.
+        """
         away = self.root / TMP / f"{path.name}.{holds.mine()}"
-        try:
+        with suppress(FileNotFoundError):  # somebody was first
             os.rename(path, away)
-        except FileNotFoundError:  # somebody was first
-            return
-        shutil.rmtree(away, ignore_errors=True)
+            if judged is not None and _inode(away) != judged:
+                with suppress(OSError):  # somebody else may have put one there
+                    return os.rename(away, path)
+            shutil.rmtree(away, ignore_errors=True)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def _record(path: Path) -> dict[str, Any] | None:
