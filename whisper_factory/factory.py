@@ -64,20 +64,15 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
         cached = {step.name: found for step in made.steps if (found := storage.find(step.name, step.key))}
         return Outcome(made, needed, cached, None)
     run = _Run(made, storage)
-    with storage.use(composition.name), _LogFile(made.directory / "log.txt"):
-        for step in made.steps:
-            run.ensure(step)
-        if not outputs.is_current(made, run.finished):
+    with storage.use(composition.name):
+        with _LogFile(made.directory / "log.txt"):
             for step in made.steps:
-                if step.name in outputs.PLACES:
-                    run.check(step)
-            with storage.lock(f"outputs-{made.key}") as alone:
-                outputs.write(made, run.finished, resolved, alone)
-        users.note(storage.root, made.directory)
-    if locked:
-        locked.after(made, run.finished)
-    if locked and composition.verify:
-        verify.rebuild(made, run.finished, locked, storage)
+                run.ensure(step)
+            _bring_up_to_date(run, resolved)
+        if locked:
+            locked.after(made, run.finished)
+        if locked and composition.verify:
+            verify.rebuild(made, run.finished, locked, storage)
     return Outcome(made, needed, run.finished, _validation(run.finished))
 
 
@@ -94,6 +89,7 @@ class _Run:
     """One run: what is finished, and which steps' files were made or hashed in it."""
 
     def __init__(self, made: Plan, storage: Store):
+        self.plan = made
         self.steps = {step.name: step for step in made.steps}
         self.failures = made.directory / outputs.FAILURES
         self.storage = storage
@@ -133,6 +129,17 @@ class _Run:
         self.sound.add(step.name)
         took = f"done in {time.monotonic() - started:.1f} s" if ran else "was made by another process meanwhile"
         log.info("%-9s %s", step.name, took)
+
+
+def _bring_up_to_date(run: _Run, resolved: str) -> None:
+    """The output directory; what it is made of is hashed first, since its manifest vouches for it."""
+    if not outputs.is_current(run.plan, run.finished):
+        for step in run.plan.steps:
+            if step.name in outputs.PLACES:
+                run.check(step)
+        with run.storage.lock(f"outputs-{run.plan.key}") as alone:
+            outputs.write(run.plan, run.finished, resolved, alone)
+    users.note(run.storage.root, run.plan.directory)
 
 
 def _say(line: str) -> None:

@@ -18,6 +18,7 @@ from whisper_factory.store.steps import RECORD, TMP, Store
 from whisper_factory.store.survey import KEY, Survey, freed, read_record, survey, weight
 from whisper_factory.store.users import State
 
+REBUILT = "verify."  # stores of verify=true, within this one
 A_DAY = 86400.0  # seconds after which what another host left is taken for left over
 
 
@@ -122,6 +123,7 @@ def _sweep(found: Survey) -> Sweep:
             gone.append(_left(path, "left over"))
         else:
             left.append(f"{path}: another host may be at work on it; it goes a day after its last change")
+    gone += [_left(path, "left over") for path in sorted(found.root.glob(f"{REBUILT}*"))]
     known = {key for user in found.users for key in user.keys}
     left += [f"{stored.path}: its files are linked from a directory that the store has no record of"
              for stored in found.steps if stored.key in found.linked - known]
@@ -136,7 +138,7 @@ def _remove(store: Store, swept: Sweep) -> None:
     try:
         for removal in swept.removals:
             path = removal.path
-            if path.parent.name == TMP:
+            if path.parent.name == TMP or path.name.startswith(REBUILT):
                 shutil.rmtree(path)
             elif path.is_dir():
                 store.discard(path)
