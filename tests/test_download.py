@@ -18,7 +18,7 @@ import pytest
 
 from tests.recorder import Recorder
 from whisper_factory import download as module
-from whisper_factory.download import download
+from whisper_factory.download import download, partial_name
 from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.progress import Progress, silent
 
@@ -113,7 +113,7 @@ def get(server: Server, tmp_path: Path) -> Callable[..., Path]:
 
 
 def _partial(tmp_path: Path, content: bytes) -> Path:
-    path = tmp_path / "partial" / f"{SHA}.part"
+    path = tmp_path / "partial" / partial_name(SHA)
     path.parent.mkdir()
     path.write_bytes(content)
     return path
@@ -200,7 +200,7 @@ def test_gives_up_and_keeps_what_it_has(server: Server, get: Callable[..., Path]
     server.cut, server.status = [1000], [0, 503, 503, 503]
     with pytest.raises(EnvironmentFault, match="503"):
         get()
-    assert (tmp_path / "partial" / f"{SHA}.part").read_bytes() == BODY[:1000]
+    assert (tmp_path / "partial" / partial_name(SHA)).read_bytes() == BODY[:1000]
 
 
 def test_refused_connection(server: Server, get: Callable[..., Path]) -> None:
@@ -247,7 +247,7 @@ def test_too_little_space(get: Callable[..., Path], monkeypatch: pytest.MonkeyPa
 
 def test_disk_full(get: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "partial").mkdir()
-    (tmp_path / "partial" / f"{SHA}.part").symlink_to("/dev/full")
+    (tmp_path / "partial" / partial_name(SHA)).symlink_to("/dev/full")
     with pytest.raises(EnvironmentFault, match="no space left"):
         get()
 
@@ -296,7 +296,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 def test_killed_midway_then_resumed(server: Server, tmp_path: Path) -> None:
     server.stall.clear()
-    process, partial = _process(server, tmp_path), tmp_path / "partial" / f"{SHA}.part"
+    process, partial = _process(server, tmp_path), tmp_path / "partial" / partial_name(SHA)
     _wait_for(lambda: partial.exists() and partial.stat().st_size == len(BODY) // 2)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -32,9 +32,9 @@ def run(made: Plan, tmp_path: Path, content: bytes = b"weights") -> tuple[Plan, 
 
 def test_written_once_it_is_current(tmp_path: Path) -> None:
     made, finished = produce(tmp_path)
-    assert not outputs.is_current(made)
+    assert not outputs.is_current(made, finished)
     outputs.write(made, finished, "a: 1\n")
-    assert outputs.is_current(made)
+    assert outputs.is_current(made, finished)
     directory = made.directory
     assert (directory / "engine" / "encoder.onnx").samefile(finished["build"].path / "encoder.onnx")
     assert (directory / "config.yaml").read_text() == "a: 1\n"
@@ -48,15 +48,15 @@ def test_a_lost_or_short_file_makes_it_stale_and_it_is_mended(tmp_path: Path) ->
     made, finished = produce(tmp_path)
     outputs.write(made, finished, "")
     (made.directory / "engine" / "encoder.onnx").unlink()
-    assert not outputs.is_current(made)
+    assert not outputs.is_current(made, finished)
     outputs.write(made, finished, "")
-    assert outputs.is_current(made)
+    assert outputs.is_current(made, finished)
     (made.directory / "config.yaml").unlink()
-    assert not outputs.is_current(made)
+    assert not outputs.is_current(made, finished)
     outputs.write(made, finished, "")
     (made.directory / "validation.json").unlink()
     (made.directory / "validation.json").write_text("short")
-    assert not outputs.is_current(made)
+    assert not outputs.is_current(made, finished)
 
 
 def test_a_longer_run_supersedes_a_shorter_one_and_not_the_reverse(tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_a_longer_run_supersedes_a_shorter_one_and_not_the_reverse(tmp_path: Pat
     assert not (short.directory / "engine").exists()
     whole, finished = produce(tmp_path)
     assert whole.directory == short.directory
-    assert not outputs.is_current(whole)
+    assert not outputs.is_current(whole, finished)
     outputs.write(whole, finished, "")
-    assert outputs.is_current(whole)
-    assert outputs.is_current(short)
+    assert outputs.is_current(whole, finished)
+    assert outputs.is_current(short, finished_short)
 
 
 def test_an_engine_of_other_keys_does_not_stay_beside_a_new_checkpoint(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def kit(tmp_path: Path) -> tuple[Plan, dict[str, Finished]]:
 def test_a_kit_is_one_file_for_the_device_with_the_packed_checkpoint(tmp_path: Path) -> None:
     made, finished = kit(tmp_path)
     outputs.write(made, finished, "a: 1\n")
-    assert outputs.is_current(made)
+    assert outputs.is_current(made, finished)
     with tarfile.open(made.directory / "kit.tar") as tar:
         members = {member.name: member for member in tar.getmembers()}
         assert set(members) == {f"kit/{name}" for name in (
@@ -123,9 +123,9 @@ def test_a_lost_kit_is_packed_again(tmp_path: Path) -> None:
     made, finished = kit(tmp_path)
     outputs.write(made, finished, "")
     (made.directory / "kit.tar").unlink()
-    assert not outputs.is_current(made)
+    assert not outputs.is_current(made, finished)
     outputs.write(made, finished, "")
-    assert outputs.is_current(made)
+    assert outputs.is_current(made, finished)
 
 
 def test_an_engine_that_build_sh_made_there_is_left_alone(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Downloads that resume, are checked against a SHA-256, land atomically, and never run twice.
 
-Bytes collect in `<partial_dir>/<sha256>.part`, unbuffered, so that a killed process loses none of them; a lock
+Bytes collect in `<partial_dir>/<sha256>.<host>.part`, unbuffered, so that a killed process loses none of them; a lock
 beside it lets one process download at a time.
 """
 
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from whisper_factory import digest
 from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.progress import BYTES, Progress, silent
-from whisper_factory.store import FULL, flush
+from whisper_factory.store import FULL, flush, holds
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 3  # in a row without a byte gained
@@ -61,11 +61,17 @@ def download(url: str, destination: Path, sha256: str, partial_dir: Path, say: S
     try:
         if destination.is_file() and digest.of_file(destination) == sha256:
             return
-        _get_checked(url, partial_dir / f"{sha256}.part", sha256, say, hint, progress)
-        os.replace(partial_dir / f"{sha256}.part", destination)
+        partial = partial_dir / partial_name(sha256)
+        _get_checked(url, partial, sha256, say, hint, progress)
+        os.replace(partial, destination)
         flush(destination.parent)
     finally:
         lock.release()
+
+
+def partial_name(sha256: str) -> str:
+    """Where a download that is not whole lies: hosts that share a directory but no locks do not share it."""
+    return f"{sha256}.{holds.host()}.part"
 
 
 def _get_checked(url: str, partial: Path, sha256: str, say: Say, hint: str, progress: Progress) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from whisper_factory.sources import local
 from whisper_factory.steps import STEPS
 from whisper_factory.steps import validate as validation
 from whisper_factory.steps.context import Context
-from whisper_factory.store import Finished, Store
+from whisper_factory.store import Finished, Store, users
 
 log = logging.getLogger(__name__)
 
@@ -64,18 +63,17 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
     if composition.dry_run or (locked and locked.plans_only):
         cached = {step.name: found for step in made.steps if (found := storage.find(step.name, step.key))}
         return Outcome(made, needed, cached, None)
-    finished: dict[str, Finished] = {}
-    with _LogFile(made.directory / "log.txt"):
-        for step in made.steps:
-            finished[step.name] = _ensure(step, finished, storage, made.directory / outputs.FAILURES)
-        if not outputs.is_current(made):
-            with _one_at_a_time(storage, made):
-                outputs.write(made, finished, resolved)
-    if locked:
-        locked.after(made, finished)
-    if locked and composition.verify:
-        verify.rebuild(made, finished, locked, storage)
-    return Outcome(made, needed, finished, _validation(finished))
+    run = _Run(made, storage)
+    with storage.use(composition.name):
+        with _LogFile(made.directory / "log.txt"):
+            for step in made.steps:
+                run.ensure(step)
+            _bring_up_to_date(run, resolved)
+        if locked:
+            locked.after(made, run.finished)
+        if locked and composition.verify:
+            verify.rebuild(made, run.finished, locked, storage)
+    return Outcome(made, needed, run.finished, _validation(run.finished))
 
 
 def _memory(made: Plan) -> Estimate:
@@ -87,33 +85,65 @@ def _memory(made: Plan) -> Estimate:
     return needed
 
 
-@contextmanager
-def _one_at_a_time(storage: Store, made: Plan) -> Iterator[None]:
-    """Keep other processes from writing the same engine directory; a store that is read-only cannot."""
-    with ExitStack() as held:
-        with suppress(OSError):
-            held.enter_context(storage.lock(f"outputs-{made.key}"))
-        yield
+class _Run:
+    """One run: what is finished, and which steps' files were made or hashed in it."""
+
+    def __init__(self, made: Plan, storage: Store):
+        self.plan = made
+        self.steps = {step.name: step for step in made.steps}
+        self.failures = made.directory / outputs.FAILURES
+        self.storage = storage
+        self.finished: dict[str, Finished] = {}
+        self.sound: set[str] = set()
+
+    def ensure(self, step: PlannedStep) -> None:
+        """Have the step finished: from the store, or made now."""
+        found = self.storage.find(step.name, step.key)
+        if found:
+            self.finished[step.name] = found
+            log.info("%-9s didn't change (%s)", step.name, step.key[:12], extra={"idle": True})
+        else:
+            self._make(step)
+
+    def check(self, step: PlannedStep) -> None:
+        """Before its files are read: hash them, unless this run made or hashed them, and make it again if damaged."""
+        if step.name not in self.sound and not self.storage.is_sound(self.finished[step.name]):
+            self._make(step, check=True)
+        self.sound.add(step.name)
+
+    def _make(self, step: PlannedStep, check: bool = False) -> None:
+        for name in step.inputs:
+            self.check(self.steps[name])
+        log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
+        context = Context(_say, self.storage.downloads, self.failures, progress.of_step(step.name, _say))
+        inputs = {name: self.finished[name].path for name in step.inputs}
+        started = time.monotonic()
+        ran = False
+
+        def work(out: Path) -> None:
+            nonlocal ran
+            ran = True
+            STEPS[step.name].run(step, inputs, out, context)
+
+        self.finished[step.name] = self.storage.make(step.name, step.key, step.record, work, context.say, check)
+        self.sound.add(step.name)
+        took = f"done in {time.monotonic() - started:.1f} s" if ran else "was made by another process meanwhile"
+        log.info("%-9s %s", step.name, took)
+
+
+def _bring_up_to_date(run: _Run, resolved: str) -> None:
+    """The output directory; what it is made of is hashed first, since its manifest vouches for it."""
+    if not outputs.is_current(run.plan, run.finished):
+        for step in run.plan.steps:
+            if step.name in outputs.PLACES:
+                run.check(step)
+        with run.storage.lock(f"outputs-{run.plan.key}") as alone:
+            outputs.write(run.plan, run.finished, resolved, alone)
+    users.note(run.storage.root, run.plan.directory)
 
 
 def _say(line: str) -> None:
     log.info("%-9s %s", "", line)
-
-
-def _ensure(step: PlannedStep, finished: dict[str, Finished], storage: Store, failures: Path) -> Finished:
-    """The finished step: from the store, or made now."""
-    found = storage.find(step.name, step.key)
-    if found:
-        log.info("%-9s didn't change (%s)", step.name, step.key[:12], extra={"idle": True})
-        return found
-    log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
-    context = Context(_say, storage.downloads, failures, progress.of_step(step.name, _say))
-    inputs = {name: finished[name].path for name in step.inputs}
-    started = time.monotonic()
-    made = storage.make(step.name, step.key, step.record, lambda out: STEPS[step.name].run(step, inputs, out, context),
-                        context.say)
-    log.info("%-9s done in %.1f s", step.name, time.monotonic() - started)
-    return made
 
 
 def _validation(finished: dict[str, Finished]) -> dict[str, Any] | None:

@@ -13,12 +13,16 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from whisper_factory import __version__, store
 from whisper_factory.plan import Plan
 from whisper_factory.steps.validate import REPORT
+from whisper_factory.store import holds
+from whisper_factory.store.files import replace
+from whisper_factory.store.steps import TAKEN
 
 MANIFEST = "manifest.json"
 PAPERS = ("config.yaml", "plan.json")
@@ -29,32 +33,50 @@ FAILURES = "failed"  # the log of an external command that failed, and a script 
 OWNED = ("checkpoint", "engine", "runtime", "build.sh", "requirements.txt", REPORT, KIT, FAILURES)
 
 
-def is_current(plan: Plan) -> bool:
-    """Whether the directory already holds exactly what this plan would put there. Trusts file sizes."""
+def is_current(plan: Plan, finished: dict[str, store.Finished]) -> bool:
+    """Whether the directory already holds exactly what this plan would put there. Reads no file but the manifest.
+
+    Args:
+        finished: the plan's steps in the store: a file of theirs must be here as a link, or as a copy of the same
+            size and time. Of other files, those of a longer plan, the size must be right.
+    """
     try:
         manifest = json.loads((plan.directory / MANIFEST).read_text(encoding="utf-8"))
         if any(manifest["steps"][step.name]["key"] != step.key for step in plan.steps):
             return False
         if not all((plan.directory / paper).is_file() for paper in PAPERS):
             return False
-        sizes = {name: about["bytes"] for name, about in manifest["outputs"].items()}
         if any(step.name == "kit" for step in plan.steps) and not (plan.directory / KIT).is_file():
             return False
-        return all((plan.directory / name).stat().st_size == size for name, size in sizes.items())
+        if not all(_is_same(plan.directory / name, stored) for name, _, stored in files(finished)):
+            return False
+        return all((plan.directory / name).stat().st_size == about["bytes"]
+                   for name, about in manifest["outputs"].items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def write(plan: Plan, finished: dict[str, store.Finished], resolved: str) -> None:
+def _is_same(path: Path, source: Path) -> bool:
+    found, wanted = path.stat(), source.stat()
+    if os.path.samestat(found, wanted):
+        return True
+    apart = abs(found.st_mtime_ns - wanted.st_mtime_ns)  # some file systems keep times to two seconds
+    return found.st_size == wanted.st_size and apart <= 2_000_000_000
+
+
+def write(plan: Plan, finished: dict[str, store.Finished], resolved: str, alone: bool = True) -> None:
     """Bring the directory up to date. Whatever stood there before stays until its successor is whole.
 
     Args:
         finished: the plan's steps in the store.
         resolved: the composition as YAML.
+        alone: no other process of this host is writing there now, so that what looks half done is left over.
     """
     directory = plan.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if alone:
+            _tidy(directory)
         held = list(files(finished))
         parts = {name.partition("/")[0] for name, _, _ in held}
         built_by_hand = {"engine"} if "kit" in finished else set()  # by build.sh: not ours to remove
@@ -69,11 +91,14 @@ def write(plan: Plan, finished: dict[str, store.Finished], resolved: str) -> Non
             MANIFEST: _json(_manifest(plan, finished, {name: about for name, about, _ in held})),
         }
         for file, text in papers.items():  # the manifest last: it vouches for the rest
-            _write(directory / file, text)
+            replace(directory / file, text)
         if "kit" in finished:
             _write_kit(directory, [name for name in (*(name for name, _, _ in held), *papers)
                                    if not name.startswith("engine/")])
     except OSError as error:
+        if alone:
+            with suppress(OSError):
+                _tidy(directory)
         known = store.fault(error, directory, "outputs=DIR moves the outputs")
         if known is None:
             raise
@@ -118,28 +143,45 @@ def files(finished: Mapping[str, store.Finished], steps: Collection[str] = tuple
 
 def _replace(directory: Path, part: str, files: dict[str, Path]) -> None:
     """Swap in links to finished steps' files: one file or folder of the directory."""
-    fresh = directory / f".{part}.new"
-    _remove(fresh)
+    fresh = directory / f".{part}.new.{holds.mine()}"
     for name, source in files.items():
-        target = fresh.parent / f".{part}.new{name.removeprefix(part)}"
+        target = fresh.parent / f"{fresh.name}{name.removeprefix(part)}"
         target.parent.mkdir(parents=True, exist_ok=True)
         store.link(source, target)
-    _remove(directory / part)
-    os.rename(fresh, directory / part)
+    while True:
+        _remove(directory / part)
+        try:
+            return os.rename(fresh, directory / part)
+        except OSError as error:
+            if error.errno not in TAKEN:  # another host puts the same there
+                raise
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """At once for everybody, then file by file."""
+    away = path.with_name(f".{path.name}.old.{holds.mine()}")
+    with suppress(FileNotFoundError):
+        os.rename(path, away)
+        if away.is_dir():
+            shutil.rmtree(away)
+        else:
+            away.unlink()
+
+
+def _tidy(directory: Path) -> None:
+    """Remove what a process of this host that was killed, or ran out of space, left half done."""
+    for left in directory.glob(f".*.{holds.host()}.*"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _write_kit(directory: Path, names: list[str]) -> None:
     """Everything in one file, the same bytes for the same content."""
     import tarfile
 
-    fresh = directory / f".{KIT}.new"
+    fresh = directory / f".{KIT}.new.{holds.mine()}"
     with tarfile.open(fresh, "w", format=tarfile.PAX_FORMAT) as tar:
         for name in sorted(names):
             info = tar.gettarinfo(directory / name, f"kit/{name}")
@@ -151,12 +193,6 @@ def _write_kit(directory: Path, names: list[str]) -> None:
             with (directory / name).open("rb") as stream:
                 tar.addfile(info, stream)
     os.replace(fresh, directory / KIT)
-
-
-def _write(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
 
 
 def _json(data: Any) -> str:
