@@ -29,6 +29,7 @@ PAPERS = ("config.yaml", "plan.json")
 # Where a step's files go; a packed checkpoint takes the canonical one's place.
 PLACES = {"convert": "checkpoint", "pack": "checkpoint", "kit": "", "build": "engine", "validate": ""}
 KIT = "kit.tar"
+COARSE, APART = 10**7, 2 * 10**9  # ns: exFAT keeps times to hundredths, FAT to two seconds
 FAILURES = "failed"  # the log of an external command that failed, and a script that repeats it; gone once it works
 OWNED = ("checkpoint", "engine", "runtime", "build.sh", "requirements.txt", REPORT, KIT, FAILURES)
 
@@ -60,8 +61,9 @@ def _is_same(path: Path, source: Path) -> bool:
     found, wanted = path.stat(), source.stat()
     if os.path.samestat(found, wanted):
         return True
-    apart = abs(found.st_mtime_ns - wanted.st_mtime_ns)  # some file systems keep times to two seconds
-    return found.st_size == wanted.st_size and apart <= 2_000_000_000
+    copied, made = found.st_mtime_ns, wanted.st_mtime_ns
+    is_coarse = found.st_dev != wanted.st_dev and copied % COARSE == 0 and abs(copied - made) <= APART
+    return found.st_size == wanted.st_size and (copied == made or is_coarse)
 
 
 def write(plan: Plan, finished: dict[str, store.Finished], resolved: str, alone: bool = True) -> None:
