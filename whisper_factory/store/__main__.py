@@ -109,8 +109,8 @@ def _verify(store: Store, repair: bool) -> int:
                     print(f"          used by {user.directory}")
     if damaged and repair:
         print("          taken out of the store; the next run of a composition that needs it makes it again")
-    print(f"verified  {len(found.steps)} steps and {len(found.downloads)} downloads: "
-          + (f"{damaged} files are damaged" if damaged else "all as they were stored"))
+    print(f"verified  {len(found.steps)} steps, {len(found.downloads)} downloads; "
+          + (f"damaged files: {damaged}" if damaged else "all as they were stored"))
     if damaged and not repair:
         print("          --repair takes them out of the store, to be made again by the next run that needs them")
     return DAMAGED if damaged and not repair else 0
