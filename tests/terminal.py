@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def on_terminal(*arguments: object, cwd: Path, **environment: str) -> Iterator[T
     command = ["sh", "-c", FROM_ITS_TERMINAL, "sh", os.ttyname(line), sys.executable, *map(str, arguments)]
     inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
     variables = {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm-256color"}
-    with subprocess.Popen(command, cwd=cwd, start_new_session=True, env={**variables, **environment}) as job:
+    with subprocess.Popen(command, cwd=cwd, start_new_session=True, env={**variables, **environment},
+                          preexec_fn=_hear_interrupts) as job:
         try:
             yield Terminal(job, controller, line)
         finally:
@@ -98,3 +100,8 @@ def screen(written: str) -> list[str]:
             lines[row] = lines[row][:column].ljust(column) + letter + lines[row][column + 1 :]
             column += 1
     return [line.rstrip() for line in lines]
+
+
+def _hear_interrupts() -> None:
+    """A test run that a shell put into the background ignores them, and its children would too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
