@@ -30,9 +30,9 @@ def explain(error: BaseException, conf: Path) -> FactoryError | None:
     chain = list(console.chain(error))
     if fault := console.known(error):
         return fault
+    if fault := _launchers(error):
+        return fault
     for link in chain:
-        if died := _died(link):
-            return died
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
             return _missing(link, conf)
     told = [link for link in chain if isinstance(link, OmegaConfBaseException | HydraException) or _is_hydras(link)]
@@ -40,23 +40,29 @@ def explain(error: BaseException, conf: Path) -> FactoryError | None:
     return UserError(_reworded(str(told[0]), str(chain[0]), conf)) if told else None
 
 
-def _died(error: BaseException) -> FactoryError | None:
-    """A job of a launcher that ended without a word: killed, or its host lost."""
-    if type(error).__module__.partition(".")[0] not in ("submitit", "joblib"):
+def _launchers(error: BaseException) -> FactoryError | None:
+    """What a launcher that sends jobs elsewhere gave up for: a job that was killed, a cluster that is not there."""
+    defined, raised = type(error).__module__, _raised_in(error)
+    if not any(module.startswith(("submitit.", "joblib.")) for module in (defined, raised)):
         return None
-    said = " ".join(str(error).split())[:200]
-    return EnvironmentFault(f"a job of this sweep died ({type(error).__name__}: {said}); finished steps are kept, and "
-                            "the same command goes on from there")
+    said = " ".join(str(error).partition("Error stream produced")[0].split())  # which is whole logs
+    if isinstance(error, ValueError):  # n_jobs=0
+        return UserError(f"hydra.launcher: {said}")
+    return EnvironmentFault(f"the launcher gave up ({type(error).__name__}: {said}); jobs that were sent go on, finished "
+                            "steps are kept, and the same command goes on from there")
 
 
 def _is_hydras(error: BaseException) -> bool:
     """Whether an exception was raised by Hydra's own code, which puts some mistakes as plain ValueErrors."""
-    if not isinstance(error, ValueError | TypeError):
-        return False
+    return isinstance(error, ValueError | TypeError) and _raised_in(error).startswith(("hydra.", "omegaconf."))
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the module that raised an exception."""
     module, trace = "", error.__traceback__
     while trace:
         module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
-    return module.startswith(("hydra.", "omegaconf."))
+    return module
 
 
 def refuse_strangers(config: Any, conf: Path) -> None:

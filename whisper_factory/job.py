@@ -71,7 +71,9 @@ def _one_of_many(config: Any, wants_traceback: bool) -> tuple[float, ...] | None
     from whisper_factory.sweeps import rows
 
     hydra = HydraConfig.get()
-    overrides, directory = list(hydra.overrides.task), Path(hydra.sweep.dir) / "rows"
+    overrides, directory, number = list(hydra.overrides.task), Path(hydra.sweep.dir) / "rows", int(hydra.job.num)
+    if not config.dry_run:
+        rows.write(directory, number, rows.begun(_name(config), overrides))
     try:
         composition, outcome = _make(config)
         if composition.dry_run and not composition.quiet:
@@ -90,7 +92,7 @@ def _one_of_many(config: Any, wants_traceback: bool) -> tuple[float, ...] | None
         known = complaints.explain(error, configuration_directory())
         code = console.tell(error, known)
         row = rows.failed(_name(config), overrides, str(known or console.bug(error)), code)
-    rows.write(directory, int(hydra.job.num), row)
+    rows.write(directory, number, row)
     measured: dict[str, Any] = dict(row)
     numbers = [measured[name] for name in config.objectives]
     return None if None in numbers or row["status"] == "failed" else tuple(map(float, numbers))

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from tests.conftest import Command
 from whisper_factory.complaints import PLUGINS
 from whisper_factory.job import configuration_directory
 from whisper_factory.schema import Composition
+from whisper_factory.sweeps.rows import UNFINISHED
 
 SWEEP = ("-m", "model=debug", "profile=duplex_lowmem", "validation=none")
 
@@ -73,7 +79,46 @@ def test_nothing_else_needs_a_plugin(factory: Command, without_plugins: dict[str
 def test_a_sweep_in_other_processes(factory: Command, tmp_path: Path, options: tuple[str, ...]) -> None:
     """One composition fails: it is listed, the other is made, and the exit code is the failure's."""
     first = factory(*SWEEP, "device.reserved_mb=0,99999999", "outputs=made here", *options)
-    assert first.returncode == 2
+    assert first.returncode == 2, first.stderr
     (directory,) = (tmp_path / "made here" / "sweeps").iterdir()
-    report = json.loads((directory / "report.json").read_text())
-    print(report)
+    rows = {row["status"]: row for row in json.loads((directory / "report.json").read_text())["rows"]}
+    assert (tmp_path / rows["passed"]["directory"] / "engine" / "engine.json").is_file()
+    assert "device cpu has 0 MB for it" in rows["failed"]["error"]
+    assert "99999999" in rows["failed"]["command"]
+    assert "hydra" not in rows["failed"]["command"]
+
+
+def test_a_job_that_is_killed_is_a_row_and_made_by_the_same_command(tmp_path: Path, shared_store: Path) -> None:
+    command = [sys.executable, "-m", "whisper_factory", *SWEEP, "model.seed=77", "precision=int8,int4",
+               f"store.path={shared_store}", "hydra/launcher=local"]
+    with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sweep:
+        kill_first_job(tmp_path)
+        printed, told = sweep.communicate(timeout=120)
+    assert sweep.returncode == 4, told
+    assert "error: the launcher gave up (UncompletedJobError: " in told
+    assert "Error stream" not in told
+    assert UNFINISHED in printed
+    again = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "2 compositions" in again.stdout
+    assert UNFINISHED not in again.stdout
+
+
+def kill_first_job(sweep: Path) -> None:
+    """Kill the process that makes a sweep's first composition, as soon as it has begun."""
+    for _ in range(1000):
+        if list(sweep.glob("outputs/sweeps/*/rows/00000.json")):
+            break
+        time.sleep(0.02)
+    first = min(int(path.name) for path in sweep.glob("outputs/sweeps/*/.submitit/[0-9]*"))  # named by its process
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    assert len(children) == 1
+    os.kill(int(children[0]), signal.SIGKILL)
+
+
+def test_what_a_launcher_refuses_is_one_line(factory: Command) -> None:
+    none = factory(*SWEEP, "precision=int8,int4", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    assert (none.returncode, none.stderr) == (2, "error: hydra.launcher: n_jobs == 0 in Parallel has no meaning\n")
+    off = factory(*SWEEP, "precision=int8,int4", "hydra/launcher=slurm", PATH="/nowhere")
+    assert (off.returncode, off.stderr.count("\n")) == (4, 1)
+    assert "are you indeed on a slurm cluster?" in off.stderr

@@ -10,18 +10,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whisper_factory.errors import EnvironmentFault
 from whisper_factory.sweeps.front import Row
 
 if TYPE_CHECKING:
     from whisper_factory.factory import Outcome
 
 BUILDING = ("convert", "pack", "kit", "build")  # the steps whose time is a composition's build time
+UNFINISHED = "its job did not end: it was killed, or its host was lost, or it is still at work"
 NOT_OF_ONE = ("quiet", "dry_run", "objectives", "hydra")  # settings of a sweep that its compositions are made without
 
 
 def failed(name: str, overrides: Sequence[str], error: str, exit_code: int) -> Row:
     """The row of a composition that came to nothing."""
     return {**_blank(name, overrides), "status": "failed", "error": error, "exit_code": exit_code}  # type: ignore[typeddict-item]
+
+
+def begun(name: str, overrides: Sequence[str]) -> Row:
+    """The row of a composition until its job has written another one: a job that is killed says nothing more."""
+    return failed(name, overrides, UNFINISHED, EnvironmentFault.exit_code)
 
 
 def made(outcome: Outcome, overrides: Sequence[str], missed: str | None = None) -> Row:
