@@ -48,8 +48,8 @@ def _launchers(error: BaseException) -> FactoryError | None:
     said = " ".join(str(error).partition("Error stream produced")[0].split())  # which is whole logs
     if isinstance(error, ValueError):  # n_jobs=0
         return UserError(f"hydra.launcher: {said}")
-    return EnvironmentFault(f"the launcher gave up ({type(error).__name__}: {said}); jobs that were sent go on, finished "
-                            "steps are kept, and the same command goes on from there")
+    return EnvironmentFault(f"the launcher gave up ({type(error).__name__}: {said}); jobs that were sent go on, "
+                            "finished steps are kept, and the same command goes on from there")
 
 
 def _is_hydras(error: BaseException) -> bool:

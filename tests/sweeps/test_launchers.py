@@ -52,9 +52,7 @@ def without_plugins(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", PLUGINS["hydra/launcher"])
-def test_a_launcher_without_its_plugin_is_one_line(
-    factory: Command, without_plugins: dict[str, str], name: str
-) -> None:
+def test_a_missing_plugin_is_one_line(factory: Command, without_plugins: dict[str, str], name: str) -> None:
     done = factory(*SWEEP, f"hydra/launcher={name}", **without_plugins)
     plugin, extra = PLUGINS["hydra/launcher"][name]
     assert (done.returncode, done.stdout) == (2, "")
