@@ -14,6 +14,10 @@ set -eu
 
 [ $# -eq 1 ] || { sed -n '4,6s/^# *//p' "$0" >&2; exit 2; }
 python=${PYTHON:-python3}
+case $python in
+    /*) ;;
+    */*) python=$PWD/$python ;;  # a path from here, and we go elsewhere
+esac
 mkdir -p "$1"
 cd "$1"
 common="validation=quick outputs=outputs store.path=store hydra/launcher=slurm hydra.launcher.cpus_per_task=1
