@@ -66,6 +66,17 @@ def test_short_window_ends_in_the_anchor(engine: OnnxRuntimeEngine, model: Whisp
     np.testing.assert_allclose(logits, next_logits(model, np.tile(PROMPT, (2, 1)), expected), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_anchor_is_the_same_from_other_kernels(
+    checkpoints: Callable[[str], Path], engines: Callable[[str], Path], precision: str
+) -> None:
+    """torch's kernels stand for another machine's: what a lock promises across machines holds."""
+    model = openai_model(checkpoints(precision))
+    silent = model.encoder(torch.full((1, 80, 3000), SILENCE))[0, -50:].numpy()
+    anchor = np.fromfile(engines(precision) / "end_anchor.bin", np.float32).reshape(50, 128)
+    np.testing.assert_allclose(anchor, silent, atol=1e-3, rtol=0)
+
+
 def test_anchor_is_left_out_of_whole_windows_only(engine: OnnxRuntimeEngine) -> None:
     for frames, length in ((2998, 1499 + 50), (3000, 1500), (2, 1 + 50)):
         mel = np.full((1, 80, frames), SILENCE, np.float32)

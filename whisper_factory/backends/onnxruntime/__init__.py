@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "check", "checkpoint_precision", "footprint",
            "kv_modes", "load", "notes", "settle", "tools"]
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("numpy", "onnxruntime")
 COMPUTED = ("end_anchor.bin",)
 UNPROMISED: tuple[str, ...] = ()
