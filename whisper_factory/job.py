@@ -73,6 +73,7 @@ def _one_of_many(config: Any, wants_traceback: bool) -> tuple[float, ...]:
     from whisper_factory.sweeps import rows
 
     hydra = HydraConfig.get()
+    _check_directions(hydra.sweeper.get("direction"), config.objectives)
     overrides, directory, number = list(hydra.overrides.task), Path(hydra.sweep.dir) / "rows", int(hydra.job.num)
     if not config.dry_run:
         rows.write(directory, number, rows.begun(_name(config), overrides))
@@ -96,6 +97,17 @@ def _one_of_many(config: Any, wants_traceback: bool) -> tuple[float, ...]:
         row = rows.failed(_name(config), overrides, str(known or console.bug(error)), code)
     rows.write(directory, number, row)
     return _told(row, config.objectives)
+
+
+def _check_directions(directions: Any, objectives: Sequence[str]) -> None:
+    """A sweeper that searches takes as many numbers as it has directions, and says so late and obscurely."""
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_list(directions) and len(directions) != len(objectives):
+        wanted = ",".join(["minimize"] * len(objectives))
+        raise SystemExit(console.tell(UserError(
+            f"{len(objectives)} objectives and {len(directions)} directions of the search; give as many: "
+            f"hydra.sweeper.direction=[{wanted}]")))
 
 
 def _told(row: Mapping[str, Any], names: Sequence[str]) -> tuple[float, ...]:

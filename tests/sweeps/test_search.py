@@ -59,6 +59,13 @@ def test_a_search_goes_on_past_a_failure_and_is_the_same_again(factory: Command,
     assert json.loads((directory / "report.json").read_text(encoding="utf-8")) == report
 
 
+def test_as_many_directions_as_objectives(factory: Command) -> None:
+    done = factory(*SEARCH, "objectives=[wer,engine_mb]")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == ("error: 2 objectives and 3 directions of the search; give as many: "
+                                            "hydra.sweeper.direction=[minimize,minimize]")
+
+
 def test_a_search_that_only_plans_and_one_in_which_all_fail(factory: Command) -> None:
     planned = factory(*SEARCH[:-1], "dry_run=true", "hydra.sweeper.n_trials=12")
     assert planned.returncode == 2
