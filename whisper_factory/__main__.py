@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 from whisper_factory import complaints, console, recipes
@@ -37,6 +38,7 @@ def main() -> None:
 
 def _sweep() -> int:
     """Run a sweep; what its jobs left is reported even if one of them took the launcher along."""
+    warnings.filterwarnings("ignore", module="optuna")  # that an option of hydra/sweeper=search may change some day
     with tempfile.TemporaryDirectory() as scratch:
         sweep = running.prepare(sys.argv[1:], Path(scratch))
         with running.at_work(sweep) as arguments:

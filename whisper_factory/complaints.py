@@ -15,6 +15,7 @@ from whisper_factory.errors import EnvironmentFault, FactoryError, UserError, ch
 PLUGINS = {
     "hydra/launcher": {"joblib": ("hydra-joblib-launcher", "sweep"), "slurm": ("hydra-submitit-launcher", "slurm"),
                        "local": ("hydra-submitit-launcher", "slurm")},
+    "hydra/sweeper": {"search": ("hydra-optuna-sweeper", "search"), "optuna": ("hydra-optuna-sweeper", "search")},
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra then raises what it would otherwise pri
 RUN_ONLY = ("outputs", "store", "dry_run", "stop_after", "quiet", "lock", "verify", "objectives")
 OBJECTIVES = ("wer", "wer_increase", "latency_ms_p50", "latency_ms_p95", "real_time_factor", "peak_mb", "engine_mb",
               "build_seconds")
+WORST = 1e9  # not infinity: Optuna's TPE sampler cannot weigh it
 planned: list[Outcome] = []  # by a sweep that only plans, which happens in one process
 
 
@@ -33,7 +34,8 @@ def job(config: Any) -> tuple[float, ...] | None:
     """Make the composition that Hydra composed.
 
     Returns:
-        In a sweep, the numbers that `objectives` names, for a sweeper that searches; None if there are none.
+        In a sweep, the numbers that `objectives` names, for a sweeper that searches; of a composition that failed,
+        missed a gate or was not measured, WORST in their place: without a number the search would end there.
 
     Raises:
         SystemExit: the composition failed, and that was said. In a sweep it becomes a row, and the sweep goes on.
@@ -64,13 +66,14 @@ def _alone(config: Any, wants_traceback: bool) -> None:
         raise SystemExit(console.tell(error, complaints.explain(error, configuration_directory()))) from error
 
 
-def _one_of_many(config: Any, wants_traceback: bool) -> tuple[float, ...] | None:
+def _one_of_many(config: Any, wants_traceback: bool) -> tuple[float, ...]:
     """A job of a sweep: its row, whatever happens, and its objectives."""
     from hydra.core.hydra_config import HydraConfig
 
     from whisper_factory.sweeps import rows
 
     hydra = HydraConfig.get()
+    _check_directions(hydra.sweeper.get("direction"), config.objectives)
     overrides, directory, number = list(hydra.overrides.task), Path(hydra.sweep.dir) / "rows", int(hydra.job.num)
     if not config.dry_run:
         rows.write(directory, number, rows.begun(_name(config), overrides))
@@ -78,7 +81,7 @@ def _one_of_many(config: Any, wants_traceback: bool) -> tuple[float, ...] | None
         composition, outcome = _make(config)
         if composition.dry_run and not composition.quiet:
             planned.append(outcome)
-            return None
+            return (WORST,) * len(config.objectives)
         _show(outcome, composition)
         row = rows.made(outcome, overrides)
         try:
@@ -93,9 +96,25 @@ def _one_of_many(config: Any, wants_traceback: bool) -> tuple[float, ...] | None
         code = console.tell(error, known)
         row = rows.failed(_name(config), overrides, str(known or console.bug(error)), code)
     rows.write(directory, number, row)
-    measured: dict[str, Any] = dict(row)
-    numbers = [measured[name] for name in config.objectives]
-    return None if None in numbers or row["status"] == "failed" else tuple(map(float, numbers))
+    return _told(row, config.objectives)
+
+
+def _check_directions(directions: Any, objectives: Sequence[str]) -> None:
+    """A sweeper that searches takes as many numbers as it has directions, and says so late and obscurely."""
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_list(directions) and len(directions) != len(objectives):
+        wanted = ",".join(["minimize"] * len(objectives))
+        raise SystemExit(console.tell(UserError(
+            f"{len(objectives)} objectives and {len(directions)} directions of the search; give as many: "
+            f"hydra.sweeper.direction=[{wanted}]")))
+
+
+def _told(row: Mapping[str, Any], names: Sequence[str]) -> tuple[float, ...]:
+    """A composition's numbers for a sweeper that searches; the worst there are if it is not to be used."""
+    numbers = [row[name] for name in names]
+    usable = row["status"] == "passed" and None not in numbers
+    return tuple(map(float, numbers)) if usable else (WORST,) * len(names)
 
 
 def _make(config: Any) -> tuple[Composition, Outcome]:

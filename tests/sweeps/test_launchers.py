@@ -51,12 +51,14 @@ def without_plugins(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{tmp_path / 'empty'}:{Path(__file__).parents[2]}"}
 
 
-@pytest.mark.parametrize("name", PLUGINS["hydra/launcher"])
-def test_a_missing_plugin_is_one_line(factory: Command, without_plugins: dict[str, str], name: str) -> None:
-    done = factory(*SWEEP, f"hydra/launcher={name}", **without_plugins)
-    plugin, extra = PLUGINS["hydra/launcher"][name]
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in PLUGINS.items() for name in names])
+def test_what_needs_a_plugin_that_is_not_there_is_told_in_one_line(factory: Command, without_plugins: dict[str, str],
+                                                                   group: str, name: str) -> None:
+    done = factory(*SWEEP, f"{group}={name}", **without_plugins)
+    plugin, extra = PLUGINS[group][name]
+    made_from = {"search": "optuna"}.get(name, name)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (f"error: hydra/launcher={name} needs {plugin}, which is not installed; "
+    assert done.stderr == (f"error: {group}={made_from} needs {plugin}, which is not installed; "
                            f"pip install 'whisper-factory[{extra}]'\n")
 
 

@@ -78,7 +78,7 @@ def test_a_page_can_hold_all_parts() -> None:
 
 ODD: list[list[Row]] = [
     [row()],
-    [row(), row(), row()],
+    [row(), row(key="1" * 64), row(key="2" * 64)],
     [row(wer=0.0), row(wer=109.28, peak_mb=6200.0)],
     [row(wer=0.0, latency_ms_p50=0.0, peak_mb=0.0)],
     [row(status="missed"), failed()],

@@ -84,7 +84,11 @@ def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def ranked(rows: Sequence[Row]) -> list[Ranked]:
-    """The rows in order: the front, what else passed, what missed a gate, what failed; in each the best WER first."""
+    """The rows in order: the front, what else passed, what missed a gate, what failed; in each the best WER first.
+
+    Rows that are equal are one composition, which a search came back to: one of them is kept.
+    """
+    rows = [row for index, row in enumerate(rows) if row not in rows[:index]]
     statuses = ("passed", "missed", "failed")
 
     def place(index: int) -> tuple[object, ...]:
@@ -111,7 +115,8 @@ def labels(rows: Sequence[Row]) -> list[str]:
     varying = axes(rows)
     short = [" ".join(_value(key, values[index]) for key, values in varying.items() if values[index])
              for index in range(len(rows))]
-    plain = all(short) and len(set(short)) == len(short)
+    meant = {(label, row["composition"], *row["overrides"]) for label, row in zip(short, rows, strict=True)}
+    plain = all(short) and len(meant) == len(set(short))
     return short if plain else [row["composition"] for row in rows]
 
 

@@ -11,7 +11,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top
 Point = tuple[float, float]
 DIRECTIONS = (45, 135, 315, 225, 90, 0, 180, 270, 20, 160, 340, 200, 70, 110, 250, 290)  # degrees, best first
 DISTANCES = (1.35, 1.8, 2.4, 3.1, 4.0, 5.0)  # sizes of a marker
-DIGIT, TALL, STROKE = 6.2, 10.0, 0.8  # points: of a character of the names; half the width of a line, and a little
+DIGIT, TALL, GAP, STROKE = 6.2, 10.0, 3.0, 0.8  # points: of a character, between names, half a line and a little
 
 
 def beside(points: Sequence[Point], names: Sequence[str], size: float, frame: Box, line: Sequence[Point] = ()
@@ -29,7 +29,7 @@ def beside(points: Sequence[Point], names: Sequence[str], size: float, frame: Bo
         best = math.inf
         for distance, angle in product(DISTANCES, DIRECTIONS):
             x, y = distance * size * math.cos(math.radians(angle)), distance * size * math.sin(math.radians(angle))
-            there = box((point[0] + x, point[1] + y), DIGIT * len(name), TALL)
+            there = box((point[0] + x, point[1] + y), DIGIT * len(name) + GAP, TALL)
             cost = FAR * _outside(there, frame) + sum(overlap(there, other) for other in taken)
             if cost < best:
                 best, chosen, offset = cost, there, (x, y)

@@ -33,7 +33,7 @@ INK, PAPER = "#1f2328", "#fffffe"  # a page replaces both by its own
 PANELS: tuple[tuple[Numeric, str], ...] = (("latency_ms_p50", "median latency, ms a clip"),
                                            ("peak_mb", "peak memory, MB"))
 WIDTH, HEIGHT, LINE, SIZE = 5.6, 4.3, 0.21, 9.0  # inches of a panel and of a line of the key; points of a marker
-LETTER, EDGE = 0.084, 0.1  # inches, generously: a letter of the legend and the key; above and below the legend
+LETTER, EDGE = 0.082, 0.1  # inches, generously: a letter of the legend and the key; above and below the legend
 CROSS: dict[str, Any] = {"marker": "x", "color": INK, "markersize": 0.7 * SIZE, "linestyle": "none"}
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "whisper_factory", "svg.fonttype": "none", "text.parse_math": False, "font.size": 10,
@@ -105,7 +105,7 @@ def _whole(drawn: Sequence[Ranked], style: Style) -> Figure:
     from matplotlib.figure import Figure
 
     longest = max(len(entry.label) for entry in drawn)
-    columns = max(1, min(4, len(drawn), int(2 * WIDTH / (LETTER * longest + 0.5))))
+    columns = max(1, min(4, len(drawn), int(2 * WIDTH / (LETTER * longest + 0.35))))
     lines = -(-len(drawn) // columns)
     key = 0.35 + LINE * lines
     height = key + HEIGHT + _legend_height(drawn, style, 2 * WIDTH)

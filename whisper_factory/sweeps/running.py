@@ -20,7 +20,7 @@ FOLDER = "sweeps"  # below the outputs
 ROWS = "rows"
 LAUNCHER = ("hydra/launcher", "hydra.launcher")
 # Settings of a run, not of the engines it makes: the same sweep elsewhere, or on other machines, keeps its key.
-RUN_ONLY = ("outputs", "store", "dry_run", "stop_after", "quiet", "lock", "verify", "objectives")
+RUN_ONLY = ("outputs", "store", "dry_run", "stop_after", "quiet", "lock", "verify")
 
 
 @dataclass(frozen=True)
