@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends.onnxruntime.embedding import TokenEmbedding
+from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
 from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
 from whisper_factory.backends.onnxruntime.runtime import (
