@@ -13,6 +13,8 @@ from whisper_factory.backends.onnx_graph.graph import INT64, Graph, Region
 from whisper_factory.progress import Advance
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
+STATES = "encoder_states"
+
 
 def _convolution(dialect: Dialect, x: str, name: str, stride: int) -> str:
     graph = dialect.graph
@@ -56,7 +58,7 @@ def _append_anchor(graph: Graph, mel: str, states: str, anchor: str, rows: int) 
     shape = graph.node("Concat", [batch, count, graph.node("Shape", [states], "anchor.state", start=2)],
                        "anchor.shape", axis=0)
     repeated = graph.node("Expand", [used, shape], "anchor.batched")
-    return graph.node("Concat", [states, repeated], "encoder_states", axis=1)
+    return graph.node("Concat", [states, repeated], STATES, axis=1)
 
 
 def _cross_kv(dialect: Dialect, states: str, layer: int) -> None:
@@ -96,7 +98,7 @@ def write_encoder(dialect: Dialect, end_anchor: int, anchor: Region, advance: Ad
         table = graph.external("end_anchor", np.dtype(dialect.dtype), shape, anchor)
         states = _append_anchor(graph, mel, x, table, end_anchor)
     else:
-        states = graph.node("Identity", [x], "encoder_states")
+        states = graph.node("Identity", [x], STATES)
     graph.output(states, dialect.dtype, ["batch", "length", sizes.n_audio_state])
     for layer in range(sizes.n_text_layer):
         _cross_kv(dialect, states, layer)

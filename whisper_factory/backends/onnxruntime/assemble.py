@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from whisper_factory.backends.onnx_graph.anchor import write_anchor
 from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
 from whisper_factory.backends.onnx_graph.encoder import write_encoder
 from whisper_factory.backends.onnx_graph.graph import Graph, Region, WeightFile
-from whisper_factory.backends.onnxruntime.anchor import write_anchor
 from whisper_factory.backends.onnxruntime.decoder import write_decoder
 from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
@@ -46,6 +46,6 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
 
     if rows:
         say("computing the end anchor from a silent window")
-        write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, spec.dimensions.n_mels, rows, state)
+        write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, spec.dimensions.n_mels, (rows, state), np.dtype(np.float32))
     shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
     spec.save(out)
