@@ -1,8 +1,8 @@
 """Writing an ONNX graph node by node, its weights in a file beside it. No tracing, no model code.
 
 Facts used: the ONNX specification (IR 9 is what opset 20 came with; opset 20 is the first with Gelu, opset 21 with
-IR 10 the first with 4-bit integers and scales for blocks), and its rule for external data: a tensor names a file next to
-the model, an offset and a length.
+IR 10 the first with 4-bit integers and scales for blocks), and its rule for external data: a tensor names a file next
+to the model, an offset and a length.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from whisper_factory.backends.tensorrt import cudart
 from whisper_factory.backends.tensorrt.flavours import RTX, Flavour
 from whisper_factory.errors import EnvironmentFault
 
+ERRORS = ("ERROR", "INTERNAL_ERROR")
 Line = Callable[[str, str], None]  # severity, text
 
 
@@ -29,6 +30,7 @@ class Library:
         cudart.library()  # before the import, which needs it loaded
         self.flavour = flavour
         self.trt: Any = _import(flavour)
+        self._errors: list[str] = []
 
     def logger(self, line: Line) -> Any:
         """A logger that hands every message on: nothing of TensorRT's goes to the screen."""
@@ -42,6 +44,15 @@ class Library:
                 line(str(severity).rpartition(".")[2], message)
 
         return Logger()
+
+    def heard(self, severity: str, text: str) -> None:
+        """A line for `logger` that keeps the last errors for `said`."""
+        if severity in ERRORS:
+            self._errors = [*self._errors[-2:], " ".join(text.split())]
+
+    def said(self) -> str:
+        """The last errors that `heard` was told of."""
+        return "; ".join(self._errors)[:400] or "it did not say why"
 
     def network(self, builder: Any) -> Any:
         """An empty network in which every type is the one that is computed in. From 11.0 on there is no other kind."""

@@ -1,7 +1,7 @@
-"""`python -m whisper_factory.backends.tensorrt.compile JOB.json`: one ONNX graph -> one engine, in a process of its own.
+"""`python -m whisper_factory.backends.tensorrt.compile JOB.json`: a graph -> an engine, in a process of its own.
 
-So that TensorRT's messages are in a log and nowhere else, that its memory goes back, and that a crash of it is an error
-of ours. JOB.json, paths beside it or absolute:
+So that TensorRT's messages are in a log and nowhere else, that its memory goes back, and that a crash of it is an
+error of ours. JOB.json, paths beside it or absolute:
 
     {"onnx", "engine", "report", "flavour", "compute_capability", "timing_cache": path or null,
      "shapes": {input: [least, most likely, largest]}}

@@ -18,6 +18,7 @@ import numpy as np
 
 from whisper_factory.backends.onnx_graph.blocks import mlp
 from whisper_factory.backends.tensorrt.dialect import TensorRTDialect
+from whisper_factory.progress import Advance
 
 
 class _Step(NamedTuple):
@@ -68,7 +69,7 @@ def _cross_attention(dialect: TensorRTDialect, x: str, block: str, layer: int, s
     return graph.node("Add", [x, out], f"{name}.residual")
 
 
-def write_decoder(dialect: TensorRTDialect, capacity: int) -> None:
+def write_decoder(dialect: TensorRTDialect, capacity: int, advance: Advance) -> None:
     """Write the decoder. Floats are of the activations' type where nothing else is said.
 
     Inputs: `tokens` int64 [rows, new]; `positions` int64 [new], of those tokens; `mask` [new, capacity + new], which is
@@ -79,6 +80,7 @@ def write_decoder(dialect: TensorRTDialect, capacity: int) -> None:
 
     Args:
         capacity: tokens that the cache holds.
+        advance: told of each layer.
     """
     graph, sizes = dialect.graph, dialect.checkpoint.dimensions
     tokens = graph.input("tokens", np.int64, ["rows", "new"])
@@ -98,6 +100,7 @@ def write_decoder(dialect: TensorRTDialect, capacity: int) -> None:
         x = _self_attention(dialect, x, block, layer, step)
         x = _cross_attention(dialect, x, block, layer, step)
         x = mlp(dialect, x, block)
+        advance(1)
     x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
     turned = graph.node("Transpose", [table], "decoder.head", perm=[1, 0])  # the same constant: it is there once
     product = graph.node("MatMul", [dialect.layer_norm(x, "decoder.ln"), turned], "decoder.logits")

@@ -71,5 +71,5 @@ def _box(address: int, extent: tuple[int, int, int], pitch: tuple[int, int]) -> 
     width, height, depth = extent
     row, layer = pitch[0], pitch[0] * pitch[1]
     size = (depth - 1) * layer + (height - 1) * row + width
-    flat = np.frombuffer((ctypes.c_ubyte * size).from_address(address), np.uint8)
+    flat = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))
     return np.lib.stride_tricks.as_strided(flat, (depth, height, width), (layer, row, 1))

@@ -1,9 +1,13 @@
 """How TensorRT wants the model's parts spelled: plain ONNX operators, weights as integers behind DequantizeLinear.
 
 TensorRT keeps DequantizeLinear of a constant before a MatMul as it is: the engine holds the integers, and dequantises
-as it multiplies (seen with TensorRT for RTX 1.7.1: 1.00 bytes a weight with int8, 0.52 with int4; benchmarks/
-tensorrt_builds.py). int8 has one scale an output channel. int4 wants one for each block of 128, 64 or 32 along the inner
-dimension, so the channel's scale is repeated. Scales are float16, as TensorRT-LLM stores them.
+as it multiplies (benchmarks/tensorrt_builds.py shows their bytes). int8 has one scale an output channel. int4 wants one
+for each block of 128, 64 or 32 along the inner dimension, so the channel's scale is repeated. Scales are float16, as
+TensorRT-LLM stores them.
+
+The output head stays in the float type of the rest, as the checkpoint has it. Integers for it were tried (a vocabulary
+of 51864 by 384, TensorRT for RTX 1.7.1): for one row the builder reserves 48 MB to dequantise the 20 MB of int8 weights
+in, where 40 MB of float16 need 8.
 
 The network is strongly typed, so every type here is the one that is computed in: that of activations, but
 normalisation, whose sums of squares float16 cannot hold, in float32.
@@ -83,8 +87,8 @@ class TensorRTDialect:
 
     def _scales(self, name: str, scale: NDArray[np.float32]) -> str:
         """Never zero, which the parser refuses: that of a row of zeros may be anything."""
-        rounded = scale.astype(self.dtype)
-        return self.graph.weight(f"{name}.scale", np.maximum(rounded, np.finfo(self.dtype).smallest_subnormal))
+        least = np.finfo(np.float16 if self._half else np.float32).smallest_subnormal
+        return self.graph.weight(f"{name}.scale", np.maximum(scale.astype(self.dtype), least))
 
     def layer_norm(self, x: str, name: str) -> str:
         """In float32."""

@@ -89,10 +89,11 @@ class KVCaches:
 
     def select_rows(self, sources: Sequence[int], length: int) -> None:
         """Row i becomes former row sources[i], of which `length` tokens are in use."""
+        pitch, heads = self.capacity * self._token, self._rows * self._heads
+
         def copy(target: int, source: int) -> None:
-            places = [(self._aside, self._heads) if row < 0 else (self._past + row * self._row, self._rows * self._heads)
+            places = [(self._aside, self._heads) if row < 0 else (self._past + row * self._row, heads)
                       for row in (target, source)]
-            pitch = self.capacity * self._token
             self._device.copy(places[0][0], places[1][0], (length * self._token, self._heads, self._tensors),
                               (pitch, places[0][1]), (pitch, places[1][1]))
 

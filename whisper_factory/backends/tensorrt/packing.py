@@ -16,13 +16,15 @@ from whisper_factory.backends.tensorrt.decoder import write_decoder
 from whisper_factory.backends.tensorrt.dialect import TensorRTDialect
 from whisper_factory.backends.tensorrt.files import ANCHOR, STAGES, VOCABULARY
 from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.progress import Progress
 from whisper_factory.whisper.checkpoint import Checkpoint
 
 ENCODER, DECODER = STAGES
+LAYERS = "layers"
 BLOCKED_OPSET = 21  # the first with 4-bit integers, and scales for blocks
 
 
-def write(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None]) -> None:
+def write(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress) -> None:
     """Fill the empty directory `out` from a checkpoint directory. Holds one layer's weights at a time, and the encoder
     while it computes the end anchor.
 
@@ -36,10 +38,10 @@ def write(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], Non
     dtype = np.dtype(spec.precision.dtype)
 
     say("writing the encoder")
-    with WeightFile(out / f"{ENCODER}.weights") as weights:
+    with WeightFile(out / f"{ENCODER}.weights") as weights, progress(sizes.n_audio_layer, LAYERS) as advance:
         graph = Graph(ENCODER, weights, opset, contrib=False)
         anchor = Region(ANCHOR, 0, rows * sizes.n_audio_state * dtype.itemsize)
-        write_encoder(TensorRTDialect(graph, checkpoint), rows, anchor)
+        write_encoder(TensorRTDialect(graph, checkpoint), rows, anchor, advance)
         graph.save(out / f"{ENCODER}.onnx")
     if rows:
         say("computing the end anchor from a silent window, on the CPU")
@@ -47,9 +49,9 @@ def write(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], Non
     graph.save(out / f"{ENCODER}.onnx", leave_out=[STATES])  # which the decoder does not read
 
     say("writing the decoder")
-    with WeightFile(out / f"{DECODER}.weights") as weights:
+    with WeightFile(out / f"{DECODER}.weights") as weights, progress(sizes.n_text_layer, LAYERS) as advance:
         graph = Graph(DECODER, weights, opset, contrib=False)
-        write_decoder(TensorRTDialect(graph, checkpoint), spec.max_tokens)
+        write_decoder(TensorRTDialect(graph, checkpoint), spec.max_tokens, advance)
         graph.save(out / f"{DECODER}.onnx")
 
     shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)

@@ -86,8 +86,8 @@ class TensorRTEngine:
                             f"build with profile.max_batch_size={batch}")
         if frames > spec.window_frames:
             wanted = min(WINDOW_FRAMES, frames)
-            raise UserError(f"built for {spec.profile.max_input_len} frames (windows of {spec.window_frames}), a window "
-                            f"of {frames} was given; padding_strategy=trim, or build with max_input_len={wanted}")
+            raise UserError(f"built for {spec.profile.max_input_len} frames (in windows of {spec.window_frames}), "
+                            f"{frames} were given; padding_strategy=trim, or build with max_input_len={wanted}")
         if frames < least_frames(spec) or frames % 2:
             raise UserError(f"a window of {frames} frames, this engine was built for an even number from "
                             f"{least_frames(spec)} to {spec.window_frames} (profile.max_input_len); pad it")

@@ -26,28 +26,18 @@ def _encoder(spec: EngineSpec) -> dict[str, Range]:
 def _decoder(spec: EngineSpec) -> dict[str, Range]:
     sizes, batch, rows, capacity = spec.dimensions, spec.profile.max_batch_size, spec.max_rows, spec.max_tokens
     prompt, heads, size = min(LONGEST_PROMPT, capacity), sizes.n_text_head, sizes.head_size
-    cross = {name: tuple((windows, heads, length, size) for windows, length in
-                         ((1, least_cross(spec)), (batch, usual_cross(spec)), (batch, spec.max_cross_len)))
-             for name in names("cross", sizes.n_text_layer)}
-    past = {name: tuple((count, heads, capacity, size) for count in (1, rows, rows))
-            for name in names("past", sizes.n_text_layer)}
+    cross: Range = ((1, heads, _length(spec, least_frames(spec)), size),
+                    (batch, heads, _length(spec, spec.window_frames), size), (batch, heads, spec.max_cross_len, size))
+    past: Range = ((1, heads, capacity, size), (rows, heads, capacity, size), (rows, heads, capacity, size))
     return {
         "tokens": ((1, 1), (rows, 1), (rows, prompt)),
         "positions": ((1,), (1,), (prompt,)),
         "mask": ((1, capacity + 1), (1, capacity + 1), (prompt, capacity + prompt)),
-        **cross, **past,
-    }  # type: ignore[dict-item]
-
-
-def least_cross(spec: EngineSpec) -> int:
-    """Cross-attention's length of the shortest window."""
-    return _length(spec, least_frames(spec))
-
-
-def usual_cross(spec: EngineSpec) -> int:
-    """Cross-attention's length of a whole window."""
-    return _length(spec, spec.window_frames)
+        **dict.fromkeys(names("cross", sizes.n_text_layer), cross),
+        **dict.fromkeys(names("past", sizes.n_text_layer), past),
+    }
 
 
 def _length(spec: EngineSpec, frames: int) -> int:
+    """Cross-attention's length of a window."""
     return frames // 2 + (spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
