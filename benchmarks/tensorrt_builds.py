@@ -18,7 +18,8 @@ from precisions import machine
 from tests.compositions import composition
 from whisper_factory import backends, plan
 from whisper_factory.backends import tensorrt
-from whisper_factory.backends.tensorrt import flavours, footprint, loading
+from whisper_factory.backends.tensorrt import loading
+from whisper_factory.backends.tensorrt.footprint import activations, engine_bytes, weights
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.steps import convert, fetch
 from whisper_factory.steps.context import Context
@@ -60,14 +61,14 @@ def built(source: Path, spec: EngineSpec, folder: Path) -> dict[str, Any]:
 
 def row(model: str, precision: str, profile: str, spec: EngineSpec, stages: dict[str, Any]) -> str:
     """A line of the table, both stages together."""
-    planned, constants = sum(footprint.engine_bytes(spec).values()), sum(footprint.weights(spec).values())
+    planned, constants = sum(engine_bytes(spec).values()), sum(weights(spec).values())
     seconds, told, files = (sum(stage[key] for stage in stages.values())
                             for key in ("seconds", "weights_bytes", "engine_bytes"))
     works = " + ".join(f"{stage['activation_bytes'] / 1e6:.0f}" for stage in stages.values())
     layers = " + ".join(str(stage["layers"]) for stage in stages.values())
     cells = (f"{model} {precision} {profile}", f"{seconds:.1f} s", layers, f"{told / 1e6:.1f} MB",
              f"{100 * constants / told:.1f} %", f"{files / 1e6:.1f} MB", f"{100 * planned / files:.1f} %",
-             f"{works} MB", f"{footprint.activations(spec) / 1e6:.0f} MB")
+             f"{works} MB", f"{activations(spec) / 1e6:.0f} MB")
     return f"| {' | '.join(cells)} |"
 
 
@@ -79,7 +80,7 @@ def main() -> None:
     flags.add_argument("--profiles", nargs="+", default=list(PROFILES))
     flags.add_argument("--device", default="rtx_4090")
     wanted = flags.parse_args()
-    print(f"TensorRT for RTX {flavours.installed(flavours.RTX)}, {wanted.device}; {machine()}\n")
+    print(f"{wanted.device}; {machine({name: version for name, version in tensorrt.tools().items()}, 2)}\n")
     print("| engine | build | layers | weights | plan's | engine | plan's | activations | plan's |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for model in wanted.models:

@@ -20,6 +20,8 @@ from whisper_factory.backends.onnx_graph.blocks import mlp
 from whisper_factory.backends.tensorrt.dialect import TensorRTDialect
 from whisper_factory.progress import Advance
 
+PADDED = 8
+
 
 class _Step(NamedTuple):
     """Tensors that every block of one step needs."""
@@ -69,6 +71,15 @@ def _cross_attention(dialect: TensorRTDialect, x: str, block: str, layer: int, s
     return graph.node("Add", [x, out], f"{name}.residual")
 
 
+def _table(dialect: TensorRTDialect) -> str:
+    """The token embedding, which is the output head too. Rows of zeros fill it up to a multiple of PADDED, without which
+    TensorRT for RTX holds a copy of it for the product (seen with 51865 rows)."""
+    name = "decoder.token_embedding.weight"
+    array = dialect.checkpoint.tensor(name)
+    missing = -len(array) % PADDED
+    return dialect.graph.weight(name, np.pad(array, ((0, missing), (0, 0))).astype(dialect.dtype, copy=False))
+
+
 def write_decoder(dialect: TensorRTDialect, capacity: int, advance: Advance) -> None:
     """Write the decoder. Floats are of the activations' type where nothing else is said.
 
@@ -85,7 +96,7 @@ def write_decoder(dialect: TensorRTDialect, capacity: int, advance: Advance) -> 
     graph, sizes = dialect.graph, dialect.checkpoint.dimensions
     tokens = graph.input("tokens", np.int64, ["rows", "new"])
     positions = graph.input("positions", np.int64, ["new"])
-    table = dialect.weight("decoder.token_embedding.weight")
+    table = _table(dialect)
     embedded = graph.node("Gather", [table, tokens], "decoder.tokens")
     step = _Step(
         mask=graph.input("mask", dialect.dtype, ["new", "reach"]), capacity=capacity,
@@ -103,5 +114,7 @@ def write_decoder(dialect: TensorRTDialect, capacity: int, advance: Advance) -> 
         advance(1)
     x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
     turned = graph.node("Transpose", [table], "decoder.head", perm=[1, 0])  # the same constant: it is there once
-    product = graph.node("MatMul", [dialect.layer_norm(x, "decoder.ln"), turned], "decoder.logits")
-    graph.output(dialect.floats(product, "logits"), np.float32, ["rows", sizes.n_vocab])
+    product = graph.node("MatMul", [dialect.layer_norm(x, "decoder.ln"), turned], "decoder.padded_logits")
+    wide = dialect.floats(product, "decoder.wide_logits")
+    graph.node("Slice", [wide, graph.ints(0), graph.ints(sizes.n_vocab), graph.ints(1)], "logits")
+    graph.output("logits", np.float32, ["rows", sizes.n_vocab])

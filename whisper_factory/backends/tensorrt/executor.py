@@ -77,8 +77,8 @@ class _Context:
         self._bound, self._graph, self._runs = (), None, 0
         for name, tensor in inputs.items():
             if not self._context.set_input_shape(name, tensor.shape):
-                raise UserError(f"the {self._stage} was not built for {name} of shape {tensor.shape}; build it for what "
-                                f"it is asked: profile.max_input_len, max_batch_size, max_beam_width, max_new_tokens")
+                raise UserError(f"the {self._stage} was not built for {name} of shape {tensor.shape}; build it with "
+                                f"what is asked (profile.max_input_len, max_batch_size, max_beam_width)")
         for name, tensor in (*inputs.items(), *outputs.items()):
             if not self._context.set_tensor_address(name, tensor.address):
                 raise EnvironmentFault(f"TensorRT refused the {self._stage}'s {name} at {tensor.address:#x}: "
