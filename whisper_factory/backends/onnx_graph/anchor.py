@@ -34,7 +34,7 @@ def write_anchor(encoder: Path, target: Path, n_mels: int, shape: tuple[int, int
     np.zeros(shape, dtype).tofile(target)
     exact = encoder.with_name(f".{encoder.name}")  # beside it, where its weights are
     _keep_activations(encoder, exact)
-    session = open_session(exact, physical_cores())
+    session = open_session(exact, physical_cores(), fuse_dequantizing=False)
     exact.unlink()
     mel = np.full((1, n_mels, WINDOW_FRAMES), SILENCE, np.float32)
     states = session.run(["encoder_states"], {"mel": mel})[0]

@@ -15,11 +15,12 @@ from whisper_factory.engine_spec import EngineSpec
 class OnnxExecutor:
     """encoder.onnx and decoder.onnx of a directory, over this process's memory. See `session.Executor`.
 
-    ONNX Runtime has no kernels for some operators in float16 on the CPU; it puts casts to float32 around those itself.
+    ONNX Runtime has no kernels for some operators in float16 on the CPU: it puts casts to float32 around those itself.
+    Weights are dequantised and multiplied as floats, as the graph says.
     """
 
     def __init__(self, directory: Path, threads: int) -> None:
-        self.sessions = {stage: open_session(directory / f"{stage}.onnx", threads) for stage in STAGES}
+        self.sessions = {stage: open_session(directory / f"{stage}.onnx", threads, fuse_dequantizing=False) for stage in STAGES}
 
     def run(self, stage: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         """See `session.Executor`."""
