@@ -2,8 +2,9 @@
 
     python benchmarks/tensorrt_builds.py --models tiny.en base
 
-Builds encoder and decoder of every model, precision and profile with TensorRT for RTX, which needs no GPU. MB are 10^6
-bytes. `weights` is what the builder reports, `engine` the files; the plan's share of each is what footprint.py computes.
+Builds encoder and decoder of every model, precision and profile with TensorRT for RTX, which needs no GPU. MB are
+10^6 bytes. `weights` is what the builder reports, `engine` the files; the plan's share of each is what footprint.py
+computes. `activations` is what the builder reserves for the decoder and for the encoder, of which the larger counts.
 """
 
 from __future__ import annotations
@@ -91,8 +92,6 @@ def main() -> None:
                     spec = declared(model, precision, profile, wanted.device)
                     stages = built(source, spec, Path(scratch) / profile)
                     print(row(model, precision, profile, spec, stages), flush=True)
-                    if __debug__:
-                        print("   ", {name: (stage["engine_bytes"] - stage["weights_bytes"], stage["activation_bytes"]) for name, stage in stages.items()}, flush=True)
 
 
 if __name__ == "__main__":

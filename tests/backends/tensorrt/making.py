@@ -28,7 +28,8 @@ def declared(precision: str = "int8", capability: str = "8.9", device: str = "rt
 
 def packed(spec: EngineSpec, directory: Path) -> Path:
     """What `pack` makes of random weights, in packed/."""
-    checkpoint, out = make_checkpoint(directory / "checkpoint", tiny_weights(), spec.precision.name), directory / "packed"
+    checkpoint = make_checkpoint(directory / "checkpoint", tiny_weights(), spec.precision.name)
+    out = directory / "packed"
     out.mkdir(parents=True)
     tensorrt.pack(checkpoint, spec, out, lambda line: None)
     return out

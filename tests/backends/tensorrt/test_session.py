@@ -128,7 +128,8 @@ def test_tokens_and_rows_beyond_what_was_built(engine: TensorRTEngine) -> None:
 
 def test_what_no_search_asks_for(engine: TensorRTEngine) -> None:
     utterance = engine.encode(MEL)
-    for tokens, said in ((np.zeros((1, 1), np.int64), r"\[2, 1 or more\] needed"), (np.full((2, 1), 51864), "0 to 51863")):
+    for tokens, said in ((np.zeros((1, 1), np.int64), r"\[2, 1 or more\] needed"),
+                         (np.full((2, 1), 51864), "0 to 51863")):
         with pytest.raises(ValueError, match=said):
             utterance.decode(tokens)
     for rows in ([2], [], [0, 1, 0], [0, 0, 1]):

@@ -72,7 +72,7 @@ def _cross_attention(dialect: TensorRTDialect, x: str, block: str, layer: int, s
 
 
 def _table(dialect: TensorRTDialect) -> str:
-    """The token embedding, which is the output head too. Rows of zeros fill it up to a multiple of PADDED, without which
+    """The token embedding, which is the output head too. Rows of zeros fill it up to a multiple of PADDED: else
     TensorRT for RTX holds a copy of it for the product (seen with 51865 rows)."""
     name = "decoder.token_embedding.weight"
     array = dialect.checkpoint.tensor(name)

@@ -15,7 +15,10 @@ from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
 FLOAT = 4
 ASSUMED_RUNTIME = 300 * MB  # CUDA context and TensorRT's libraries; differs between devices
 # Bytes of an engine beside its weights, by parts of its graph: fixed, and for each block.
-PROGRAM = {"encoder": (600_000, 720_000), "decoder": (600_000, 1_400_000)}
+PROGRAM = {"encoder": (1_250_000, 550_000), "decoder": (2_100_000, 850_000)}
+WORKSPACE = 9 * MB  # of any product
+LIVE = {False: 17, True: 22}  # floats for every encoder position and channel; whether weights are integers
+COPIED = 1.3  # of cross-attention's KV: the decoder's attention of several rows works on copies
 
 
 def weights(spec: EngineSpec) -> dict[str, int]:
@@ -79,13 +82,17 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
 
 def token_bytes(spec: EngineSpec) -> int:
     """Keys and values of one token of one row, or of one encoder position of one window, in all layers."""
-    return 2 * spec.dimensions.n_text_layer * spec.dimensions.n_text_state * (2 if spec.precision.dtype == "float16"
-                                                                                else FLOAT)
+    width = 2 if spec.precision.dtype == "float16" else FLOAT
+    return 2 * spec.dimensions.n_text_layer * spec.dimensions.n_text_state * width
 
 
 def activations(spec: EngineSpec) -> int:
-    """Memory that the engines work in, one after the other."""
-    return 0
+    """Memory that the engines work in, one after the other: the larger of the two."""
+    sizes, width = spec.dimensions, 2 if spec.precision.dtype == "float16" else FLOAT
+    positions = spec.profile.max_batch_size * spec.max_cross_len
+    encoder = LIVE[spec.precision.bits > 0] * positions * sizes.n_audio_state * width
+    copies = COPIED * positions * token_bytes(spec) if spec.max_rows > 1 else 0.0
+    return WORKSPACE + max(encoder, round(copies) + spec.max_rows * sizes.n_vocab * (width + FLOAT))
 
 
 def _buffers(spec: EngineSpec) -> int:

@@ -20,7 +20,8 @@ class OnnxExecutor:
     """
 
     def __init__(self, directory: Path, threads: int) -> None:
-        self.sessions = {stage: open_session(directory / f"{stage}.onnx", threads, fuse_dequantizing=False) for stage in STAGES}
+        self.sessions = {stage: open_session(directory / f"{stage}.onnx", threads, fuse_dequantizing=False)
+                         for stage in STAGES}
 
     def run(self, stage: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
         """See `session.Executor`."""

@@ -33,13 +33,23 @@ def write(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], Non
     """
     checkpoint = Checkpoint.open(directory)
     check_checkpoint(checkpoint, spec)
-    opset = BLOCKED_OPSET if spec.precision.bits == 4 else OPSET
-    rows, sizes = spec.profile.end_anchor, spec.dimensions
-    dtype = np.dtype(spec.precision.dtype)
-
     say("writing the encoder")
+    encoder(checkpoint, spec, out, say, progress)
+    say("writing the decoder")
+    decoder(checkpoint, spec, out, progress)
+    shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
+
+
+def _graph(name: str, weights: WeightFile, spec: EngineSpec) -> Graph:
+    return Graph(name, weights, BLOCKED_OPSET if spec.precision.bits == 4 else OPSET, contrib=False)
+
+
+def encoder(checkpoint: Checkpoint, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress
+            ) -> None:
+    """Write encoder.onnx, its weights, and the end anchor if there is one."""
+    rows, sizes, dtype = spec.profile.end_anchor, spec.dimensions, np.dtype(spec.precision.dtype)
     with WeightFile(out / f"{ENCODER}.weights") as weights, progress(sizes.n_audio_layer, LAYERS) as advance:
-        graph = Graph(ENCODER, weights, opset, contrib=False)
+        graph = _graph(ENCODER, weights, spec)
         anchor = Region(ANCHOR, 0, rows * sizes.n_audio_state * dtype.itemsize)
         write_encoder(TensorRTDialect(graph, checkpoint), rows, anchor, advance)
         graph.save(out / f"{ENCODER}.onnx")
@@ -48,10 +58,11 @@ def write(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], Non
         write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, sizes.n_mels, (rows, sizes.n_audio_state), dtype)
     graph.save(out / f"{ENCODER}.onnx", leave_out=[STATES])  # which the decoder does not read
 
-    say("writing the decoder")
-    with WeightFile(out / f"{DECODER}.weights") as weights, progress(sizes.n_text_layer, LAYERS) as advance:
-        graph = Graph(DECODER, weights, opset, contrib=False)
+
+def decoder(checkpoint: Checkpoint, spec: EngineSpec, out: Path, progress: Progress) -> None:
+    """Write decoder.onnx and its weights."""
+    with WeightFile(out / f"{DECODER}.weights") as weights, \
+            progress(spec.dimensions.n_text_layer, LAYERS) as advance:
+        graph = _graph(DECODER, weights, spec)
         write_decoder(TensorRTDialect(graph, checkpoint), spec.max_tokens, advance)
         graph.save(out / f"{DECODER}.onnx")
-
-    shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
