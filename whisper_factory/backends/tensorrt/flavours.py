@@ -3,6 +3,7 @@ GPU is. Looks at what is installed, and imports none of it."""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import metadata
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ FLAVOURS = {flavour.name: flavour for flavour in (RTX, FULL)}
 RTX_SERVES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 
+@cache
 def installed(flavour: Flavour) -> str | None:
     """Its version, None if it is not installed."""
     for package in flavour.packages:
