@@ -66,7 +66,7 @@ class Target:
 
     device: str
     compute_capability: str  # "8.7"
-    version: str  # of TensorRT-LLM
+    version: str  # of TensorRT-LLM; of TensorRT its flavour, once settled
     allow_unanchored: bool  # a short window without its end anchor, where the runtime has no place for one
     kv_cache_free_gpu_memory_fraction: float  # of the memory free at load that paged KV may take
     cross_kv_cache_fraction: float  # of that, for cross-attention (TensorRT-LLM 0.15 and later)

@@ -115,7 +115,8 @@ class _Run:
         for name in step.inputs:
             self.check(self.steps[name])
         log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
-        context = Context(_say, self.storage.downloads, self.failures, progress.of_step(step.name, _say))
+        context = Context(_say, self.storage.downloads, self.failures, progress.of_step(step.name, _say),
+                          self.storage.caches)
         inputs = {name: self.finished[name].path for name in step.inputs}
         started = time.monotonic()
         ran = False

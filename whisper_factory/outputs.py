@@ -29,6 +29,7 @@ PAPERS = ("config.yaml", "plan.json")
 # Where a step's files go; a packed checkpoint takes the canonical one's place.
 PLACES = {"convert": "checkpoint", "pack": "checkpoint", "kit": "", "build": "engine", "validate": ""}
 KIT = "kit.tar"
+BUILT = "build.json"  # of an engine whose backend has a toolkit build it
 COARSE, APART = 10**7, 2 * 10**9  # ns: exFAT keeps times to hundredths, FAT to two seconds
 FAILURES = "failed"  # the log of an external command that failed, and a script that repeats it; gone once it works
 OWNED = ("checkpoint", "engine", "runtime", "build.sh", "requirements.txt", REPORT, KIT, FAILURES)
@@ -130,7 +131,14 @@ def _manifest(plan: Plan, finished: dict[str, store.Finished], outputs: dict[str
                   for step in plan.steps},
         "inputs": inputs,
         "outputs": outputs,
+        **_builders(finished),
     }
+
+
+def _builders(finished: dict[str, store.Finished]) -> dict[str, Any]:
+    """What a toolkit told of its builds: how long each took, and how large what it made is."""
+    path = finished["build"].path / BUILT if "build" in finished else None
+    return {"built": json.loads(path.read_text(encoding="utf-8"))} if path and path.is_file() else {}
 
 
 def files(finished: Mapping[str, store.Finished], steps: Collection[str] = tuple(PLACES)

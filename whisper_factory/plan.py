@@ -78,16 +78,16 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
     steps = [fetch, convert]
     if kit:
         kit.check_installed(spec)
-        steps += [_pack(kit, spec, convert), _kit(kit, spec)]
-    if composition.stop_after not in ("fetch", "convert") and (not kit or kit.can_build()):
+        steps += [_pack(kit, spec, convert), *([_kit(kit, spec)] if kit.needs_kit(spec) else [])]
+    if composition.stop_after not in ("fetch", "convert") and (not kit or kit.can_build(spec)):
         steps.append(_build(spec, steps[2] if kit else convert))
     chosen = _clips(composition.validation)
     if chosen and composition.stop_after is None:
         steps += _validation(composition, spec, steps, chosen)
     if composition.stop_after == "fetch":
         steps = steps[:1]
-    if kit and not kit.can_build() and composition.stop_after not in ("fetch", "convert"):
-        notes = [*notes, f"{spec.backend} is not installed here: the plan ends with a kit for the device"]
+    if kit and not kit.can_build(spec) and composition.stop_after not in ("fetch", "convert"):
+        notes = [*notes, f"{spec.backend} cannot build it here: the plan ends with a kit for the device"]
     if source.kind == "random":
         notes = [*notes, f"model {composition.model.name} has random weights: it understands nothing, and says one "
                          "sentence whatever it hears"]
@@ -148,7 +148,7 @@ def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedS
     """The reference's transcripts, and the comparison with them: of the engine, or of what will be built from."""
     made = {step.name: step for step in steps}
     kit = backends.kit(spec.backend)
-    preflight = kit.preflight_spec(spec) if kit and "build" not in made else None
+    instead = kit.stand_in_spec(spec) if kit and not ("build" in made and kit.runs_here(spec)) else None
     embedded = backends.get(REFERENCE_BACKEND)
     heard, short = clips.digest(chosen), spec.window_frames < WINDOW_FRAMES
     hints = {"clips": [asdict(clip) | {"path": str(clip.path)} for clip in chosen]}
@@ -160,31 +160,33 @@ def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedS
         (made["fetch"],), embedded.tools(), hints,
     )
     params = {"name": composition.validation.name, "clips": heard, "repeats": composition.validation.repeats,
-              "gates": _gates(composition, preflight is not None), "max_input_len": spec.profile.max_input_len,
+              "gates": _gates(composition, instead is not None), "max_input_len": spec.profile.max_input_len,
               "short_window": short}
     about = f"{composition.validation.name}: {len(chosen)} clips, paired with the reference"
-    if preflight is None:
+    if kit is None or instead is None:
         return [reference, _step("validate", about, params, (made["build"], reference),
                                  backends.get(spec.backend).tools(), hints)]
-    params |= {"repeats": 1, "backend": spec.backend, "preflight": preflight.to_dict(),
-               "preflight_version": embedded.VERSION}
-    return [reference, _step("validate", f"{about}; preflight: the packed weights, on the CPU", params,
-                             (made["pack"], reference), embedded.tools(), hints)]
+    params |= {"repeats": 1, "backend": spec.backend, "evidence": kit.EVIDENCE, "stand_in": instead.to_dict(),
+               "stand_in_version": backends.get(instead.backend).VERSION}
+    return [reference, _step("validate", f"{about}; {EVIDENCE[kit.EVIDENCE]}", params, (made["pack"], reference),
+                             embedded.tools(), hints)]
 
 
-def _gates(composition: Composition, preflight: bool) -> dict[str, float | None]:
-    """The limits for this precision. A preflight runs on another machine: it gates neither latency nor memory."""
+def _gates(composition: Composition, stand_in: bool) -> dict[str, float | None]:
+    """The limits for this precision. What stands in for an engine gates neither latency nor memory."""
     validation, precision = composition.validation, composition.precision.name
     return {
         "min_token_agreement": validation.min_token_agreement.get(precision),
         "min_edge_token_agreement": validation.min_edge_token_agreement.get(precision),
         "max_runaways": validation.max_runaways,
         "max_wer_increase": validation.max_wer_increase.get(precision),
-        "max_latency_ms": None if preflight else validation.max_latency_ms,
-        "max_peak_mb": None if preflight else validation.max_peak_mb,
+        "max_latency_ms": None if stand_in else validation.max_latency_ms,
+        "max_peak_mb": None if stand_in else validation.max_peak_mb,
     }
 
 
+# What a validation's evidence is, where it is not the engine itself.
+EVIDENCE = {"preflight": "preflight: the packed weights, on the CPU", "graph": "graph: what is compiled, on the CPU"}
 REFERENCE_BACKEND = "onnxruntime"  # the reference always runs here, on the CPU, whatever the engine runs on
 
 

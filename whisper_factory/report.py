@@ -6,10 +6,13 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from whisper_factory import clips, memory, outputs
+from whisper_factory import backends, clips, memory, outputs
 from whisper_factory.factory import Outcome
 from whisper_factory.memory import Part
 from whisper_factory.plan import Plan
+
+EVIDENCE = {"preflight": "the packed weights on this CPU, in float32",
+            "graph": "the very graphs that are compiled, run on this CPU by ONNX Runtime"}
 
 
 def plan_table(outcome: Outcome) -> str:
@@ -74,8 +77,13 @@ def result(outcome: Outcome) -> str:
     if "build" in outcome.finished:
         words = ("--engine_dir", str(outcome.plan.directory), "--input_file", str(clips.bundled("quick")[0].path))
         command = f"python -m whisper_factory.run {shlex.join(words)}"
-        lines.append(f"try it      {command}")
+        lines.append(f"{'try it' if _runs_here(outcome.plan) else 'there, run':<11} {command}")
     return "\n".join(lines)
+
+
+def _runs_here(plan: Plan) -> bool:
+    kit = backends.kit(plan.spec.backend)
+    return kit is None or kit.runs_here(plan.spec)
 
 
 def _kit(plan: Plan) -> list[str]:
@@ -106,8 +114,8 @@ def _validation(report: dict[str, Any]) -> list[str]:
             "Python and its libraries",
         ]
     else:
-        lines.append(f"evidence    {report['evidence']}: the packed weights on this CPU, in float32; latency and "
-                     "memory are the device's to tell")
+        lines.append(f"evidence    {report['evidence']}: {EVIDENCE[report['evidence']]}; latency and memory are the "
+                     "device's to tell")
     if summary["runaways"]:
         lines.append(f"runaways    {summary['runaways']}")
     verdicts = [f"{gate['name']} {'passed' if gate['passed'] else 'MISSED'}" for gate in report["gates"]]

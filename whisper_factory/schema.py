@@ -182,7 +182,7 @@ class Composition:
         return Target(
             device=self.device.name,
             compute_capability=self.device.compute_capability,
-            version=self.trtllm_version,
+            version=self.trtllm_version if self.backend.name == "tensorrt_llm" else "",
             allow_unanchored=self.backend.allow_unanchored,
             kv_cache_free_gpu_memory_fraction=self.profile.kv_cache_free_gpu_memory_fraction,
             cross_kv_cache_fraction=self.profile.cross_kv_cache_fraction,
@@ -225,8 +225,9 @@ def settle(composition: Composition, typed: Collection[str] = ()) -> list[str]:
     usable, declared = backend.kv_modes(spec), composition.kv_cache.mode
     if declared not in usable and not {"kv_cache", "kv_cache.mode"} & set(typed):
         composition.kv_cache.mode = usable[0]
-        notes.append(f"kv_cache={declared}, which the profile chose, is not to be had from {spec.backend}"
-                     f"{f' {spec.target.version}' if spec.target else ''}: {usable[0]} is taken")
+        version = f" {spec.target.version}" if spec.target and spec.target.version else ""
+        notes.append(f"kv_cache={declared}, which the profile chose, is not to be had from {spec.backend}{version}: "
+                     f"{usable[0]} is taken")
         spec = composition.engine_spec()
     backend.check(spec)
     return [*notes, *backend.notes(spec)]

@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # planning must not pay for importing numpy
     from numpy.typing import NDArray
 
     from whisper_factory.memory import Part
-    from whisper_factory.whisper.readers import Weights
 
 
 class Utterance(Protocol):
@@ -120,7 +119,7 @@ class Backend(Protocol):
 
     def build(
         self, source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path,
-        progress: Progress = silent,
+        progress: Progress = silent, caches: Path | None = None,
     ) -> None:
         """Build an engine into the empty directory `out`.
 
@@ -128,6 +127,7 @@ class Backend(Protocol):
             source: the canonical checkpoint, or what `pack` made of it.
             failures: where a failed external command leaves its log and a script that reproduces it; may not exist.
             progress: for work of its own that takes long.
+            caches: where a toolkit may keep what makes its next build faster; None: nowhere.
         """
 
     def load(self, engine: Path, threads: int | None = None) -> Engine | GeneratingEngine:
@@ -135,13 +135,22 @@ class Backend(Protocol):
 
 
 class KitBackend(Backend, Protocol):
-    """A backend whose engines are built on their device, from a kit that any machine makes."""
+    """A backend whose engines are for a GPU: any machine packs for it, and engines are built where they can be. Where
+    that is on their device alone, from a kit."""
+
+    EVIDENCE: str  # what a validation of the stand-in is called
 
     def check_installed(self, spec: EngineSpec) -> None:
         """Raise UserError if the toolkit is installed in another version than the one that was asked for."""
 
-    def can_build(self) -> bool:
-        """Whether the toolkit is installed, so that `build` can follow `pack`."""
+    def can_build(self, spec: EngineSpec) -> bool:
+        """Whether the toolkit is installed, so that `build` can follow `pack`. `spec` is settled, here and below."""
+
+    def runs_here(self, spec: EngineSpec) -> bool:
+        """Whether the engine, once built, can be run on this machine."""
+
+    def needs_kit(self, spec: EngineSpec) -> bool:
+        """Whether a kit is to be made, for a device to build from."""
 
     def pack_tools(self) -> dict[str, str]:
         """As `tools`, for `pack`."""
@@ -156,14 +165,19 @@ class KitBackend(Backend, Protocol):
     def write_kit(self, spec: EngineSpec, out: Path) -> None:
         """What a device needs beside the packed checkpoint: build.sh, requirements.txt, runtime/engine.json."""
 
-    def preflight_spec(self, spec: EngineSpec) -> EngineSpec:
-        """The embedded engine that stands for this one on a CPU: its window, its weights in float32."""
+    def stand_in_spec(self, spec: EngineSpec) -> EngineSpec:
+        """The engine that stands for this one on a CPU."""
 
-    def read(self, packed: Path) -> Weights:
-        """The weights that `pack` wrote, as the engine will multiply by them, dequantised."""
+    def stand_in(self, packed: Path, spec: EngineSpec, scratch: Path, say: Callable[[str], None], failures: Path,
+                 progress: Progress = silent) -> Path:
+        """Make that engine, of what `pack` wrote, in the empty or missing directory `scratch`; where it can be loaded.
+
+        Args:
+            spec: `stand_in_spec`'s.
+        """
 
 
-BACKENDS = ("onnxruntime", "tensorrt_llm")
+BACKENDS = ("onnxruntime", "tensorrt", "tensorrt_llm")
 
 
 def get(name: str) -> Backend:

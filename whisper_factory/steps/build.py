@@ -19,4 +19,5 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     """Fill `out` with an engine directory."""
     spec = EngineSpec.from_dict(step.params["spec"])
     source = inputs["pack"] if "pack" in inputs else inputs["convert"]
-    backends.get(spec.backend).build(source, spec, out, context.say, context.failures, context.progress)
+    backends.get(spec.backend).build(source, spec, out, context.say, context.failures, context.progress,
+                                     context.caches)

@@ -17,3 +17,4 @@ class Context:
     downloads: Path
     failures: Path  # where a failed external command leaves its log and its reproduction; may not exist
     progress: Progress = silent  # how a long piece of work shows how far it is
+    caches: Path | None = None  # where a toolkit may keep what makes its next build faster

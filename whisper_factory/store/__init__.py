@@ -3,6 +3,7 @@
     <store>/<step>/<key>/                        a finished step's files, its step.json and its stat.json
     <store>/tmp/<key>.<host>.<process>.<random>/ a step at work, or one on its way out
     <store>/downloads/                           files by SHA-256 (linked into fetch steps), and parts to go on with
+    <store>/caches/                              what toolkits keep to build faster (TensorRT's times of kernels)
     <store>/users/                               which output directories need which steps
     <store>/locks/, <store>/runs/                who is at work
 

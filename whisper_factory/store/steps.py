@@ -20,7 +20,7 @@ from whisper_factory.store import files, holds, trust
 
 log = logging.getLogger(__name__)
 RECORD = "step.json"
-TMP, DOWNLOADS = "tmp", "downloads"
+TMP, DOWNLOADS, CACHES = "tmp", "downloads", "caches"
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -54,6 +54,11 @@ class Store:
     def downloads(self) -> Path:
         """Where downloads lie by digest, interrupted ones too: a fetch that fails later loses none of them."""
         return self.root / DOWNLOADS
+
+    @property
+    def caches(self) -> Path:
+        """Where toolkits keep what makes their next build faster; no step's bytes depend on it being there."""
+        return self.root / CACHES
 
     def find(self, step: str, key: str) -> Finished | None:
         """The finished step, or None: also if it is damaged, of which a warning then tells.

@@ -11,7 +11,7 @@ import pytest
 from tests.backends.onnxruntime.making import make_spec
 from tests.tiny_model import tiny_dimensions
 from whisper_factory.backends import onnxruntime
-from whisper_factory.backends.onnxruntime.limits import block_size
+from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision
 from whisper_factory.errors import UserError
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper_factory.backends.onnxruntime.graph import Graph, WeightFile
+from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
 from whisper_factory.backends.onnxruntime.pack import matmul_nbits, pack_integers, repeat_scales
 
 

@@ -15,7 +15,7 @@ from tests.backends.onnxruntime.making import respecified
 from tests.backends.onnxruntime.reference import encode_short, next_logits, openai_model
 from whisper_factory import clips
 from whisper_factory.backends import onnxruntime
-from whisper_factory.backends.onnxruntime.anchor import SILENCE
+from whisper_factory.backends.onnx_graph.anchor import SILENCE
 from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.logmel import log_mel

@@ -104,13 +104,13 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_nothing_to_build_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = Workplace(tmp_path, declared())
-    assert not tensorrt_llm.can_build()
+    assert not tensorrt_llm.can_build(at.spec)
     tensorrt_llm.check_installed(at.spec)
     with pytest.raises(EnvironmentFault, match="needs tensorrt_llm, not installed here"):
         tensorrt_llm.tools()
     assert "needs tensorrt_llm" in at.refusal(EnvironmentFault)
     making.device(monkeypatch, tmp_path, capability=None)
-    assert tensorrt_llm.can_build()
+    assert tensorrt_llm.can_build(at.spec)
     assert tensorrt_llm.tools() == {"tensorrt_llm": "0.12.0"}
 
 

@@ -117,8 +117,8 @@ def test_the_window_that_the_device_will_run(
     spec = declared(version, kv_cache, allow_unanchored=unanchored)
     settled = tensorrt_llm.settle(spec)
     assert tensorrt_llm.settle(settled) == settled
-    preflight = tensorrt_llm.preflight_spec(spec)
-    assert preflight == tensorrt_llm.preflight_spec(settled)
+    preflight = tensorrt_llm.stand_in_spec(spec)
+    assert preflight == tensorrt_llm.stand_in_spec(settled)
     onnxruntime.check(preflight)
     assert (preflight.backend, preflight.precision.name, preflight.target) == ("onnxruntime", "float32", None)
     for made in (settled, preflight):

@@ -73,7 +73,7 @@ def checkpoint_precision(spec: EngineSpec) -> Precision:
 
 def build(
     source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = silent, caches: Path | None = None,
 ) -> None:
     """Build an engine directory: encoder.onnx, decoder.onnx, their weights, end_anchor.bin, the vocabulary
     and engine.json.
@@ -85,6 +85,7 @@ def build(
         say: takes one line of progress at a time.
         failures: not used: no external command runs.
         progress: of the layers.
+        caches: not used: nothing is worth keeping.
 
     Raises:
         UserError: the combination cannot be built, or the checkpoint is another model's.

@@ -8,31 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_factory.backends.onnxruntime.anchor import write_anchor
+from whisper_factory.backends.onnx_graph.anchor import write_anchor
+from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
+from whisper_factory.backends.onnx_graph.encoder import write_encoder
+from whisper_factory.backends.onnx_graph.graph import Graph, Region, WeightFile
 from whisper_factory.backends.onnxruntime.decoder import write_decoder
-from whisper_factory.backends.onnxruntime.encoder import write_encoder
 from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
-from whisper_factory.backends.onnxruntime.graph import Graph, Region, WeightFile
+from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.engine_spec import EngineSpec
-from whisper_factory.errors import UserError
 from whisper_factory.progress import Progress
 from whisper_factory.whisper.checkpoint import Checkpoint
 
 LAYERS = "layers"
 
 
-def _check_checkpoint(checkpoint: Checkpoint, spec: EngineSpec) -> None:
-    for what, found, wanted in (("dimensions", checkpoint.dimensions, spec.dimensions),
-                                ("precision", checkpoint.precision, spec.precision)):
-        if found != wanted:
-            raise UserError(f"the checkpoint's {what} are {found}, the engine's {wanted}; convert again")
-
-
 def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress) -> None:
     """See `whisper_factory.backends.onnxruntime.build`. Holds one layer's weights at a time, and the encoder
     while it computes the end anchor."""
     checkpoint = Checkpoint.open(directory)
-    _check_checkpoint(checkpoint, spec)
+    check_checkpoint(checkpoint, spec)
     rows, state = spec.profile.end_anchor, spec.dimensions.n_audio_state
 
     say("writing the encoder")
@@ -40,18 +34,18 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
             progress(spec.dimensions.n_audio_layer, LAYERS) as advance:
         graph = Graph("encoder", weights)
         anchor = Region(ANCHOR, 0, rows * state * np.dtype(np.float32).itemsize)
-        write_encoder(graph, checkpoint, rows, anchor, advance)
+        write_encoder(OnnxRuntimeDialect(graph, checkpoint), rows, anchor, advance)
         graph.save(out / f"{ENCODER}.onnx")
 
     say("writing the decoder")
     with WeightFile(out / f"{DECODER}.weights") as weights, WeightFile(out / EMBEDDING) as table, \
             progress(spec.dimensions.n_text_layer, LAYERS) as advance:
         graph = Graph("decoder", weights)
-        write_decoder(graph, checkpoint, table, advance)
+        write_decoder(OnnxRuntimeDialect(graph, checkpoint), table, advance)
         graph.save(out / f"{DECODER}.onnx")
 
     if rows:
         say("computing the end anchor from a silent window")
-        write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, spec.dimensions.n_mels, rows, state)
+        write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, spec.dimensions.n_mels, (rows, state), np.dtype(np.float32))
     shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
     spec.save(out)

@@ -10,17 +10,15 @@ After OpenAI's `TextDecoder`. How attention is spelled follows from what ONNX Ru
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from whisper_factory.backends.onnxruntime.graph import CONTRIB, INT32, Graph, Shape, WeightFile
+from whisper_factory.backends.onnx_graph.blocks import mlp
+from whisper_factory.backends.onnx_graph.graph import CONTRIB, INT32, Shape, WeightFile
 from whisper_factory.backends.onnxruntime.head import write_logits
-from whisper_factory.backends.onnxruntime.pack import float_weight, layer_norm, linear, mlp
-
-if TYPE_CHECKING:
-    from whisper_factory.progress import Advance
-    from whisper_factory.whisper.checkpoint import Checkpoint
+from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
+from whisper_factory.progress import Advance
 
 
 class _Step(NamedTuple):
@@ -32,30 +30,30 @@ class _Step(NamedTuple):
     folded: str  # shape of the same states with beams folded: windows, beams * new, state
 
 
-def _embed(graph: Graph, checkpoint: Checkpoint, embedded: str, past: str) -> tuple[str, _Step]:
+def _embed(dialect: OnnxRuntimeDialect, embedded: str, past: str) -> tuple[str, _Step]:
     """Tokens' embeddings with their positions added, [rows, new, state], and what depends on the lengths alone."""
+    graph = dialect.graph
     rows = graph.node("Shape", [embedded], "step.rows", start=0, end=1)
     new = graph.node("Shape", [embedded], "step.new", start=1, end=2)
     total = graph.node("Add", [past, new], "step.total")
     last = graph.node("Cast", [graph.node("Sub", [total, graph.ints(1)], "step.last")], "step.last32", to=INT32)
     windows = graph.node("Shape", ["cross_k_0"], "step.windows", start=0, end=1)
-    state = graph.ints(checkpoint.dimensions.n_text_state)
+    state = graph.ints(dialect.checkpoint.dimensions.n_text_state)
     step = _Step(
         shape=graph.node("Shape", [embedded], "step.shape"),
         last=graph.node("Expand", [last, rows], "step.last_of_rows"),
         total=graph.node("Cast", [total], "step.total32", to=INT32),
         folded=graph.node("Concat", [windows, graph.ints(-1), state], "step.folded", axis=0),
     )
-    table = float_weight(graph, checkpoint, "decoder.positional_embedding")
+    table = dialect.weight("decoder.positional_embedding")
     positions = graph.node("Slice", [table, past, total, graph.ints(0)], "decoder.positional_rows")
     return graph.node("Add", [embedded, positions], "decoder.embedded"), step
 
 
-def _self_attention(graph: Graph, checkpoint: Checkpoint, x: str, block: str, layer: int, step: _Step) -> str:
-    sizes = checkpoint.dimensions
-    normal = layer_norm(graph, checkpoint, x, f"{block}.attn_ln")
-    qkv = linear(graph, checkpoint, normal, f"{block}.attn.qkv",
-                 [f"{block}.attn.{part}" for part in ("query", "key", "value")])
+def _self_attention(dialect: OnnxRuntimeDialect, x: str, block: str, layer: int, step: _Step) -> str:
+    graph, sizes = dialect.graph, dialect.checkpoint.dimensions
+    normal = dialect.layer_norm(x, f"{block}.attn_ln")
+    qkv = dialect.linear(normal, f"{block}.attn.qkv", [f"{block}.attn.{part}" for part in ("query", "key", "value")])
     buffer: Shape = ["rows", sizes.n_text_head, "capacity", sizes.head_size]
     past = [graph.input(f"past_{part}_{layer}", np.float32, buffer) for part in "kv"]
     present = [f"present_{part}_{layer}" for part in "kv"]
@@ -64,23 +62,22 @@ def _self_attention(graph: Graph, checkpoint: Checkpoint, x: str, block: str, la
                 num_heads=sizes.n_text_head, kv_num_heads=sizes.n_text_head)
     for name in present:
         graph.output(name, np.float32, buffer)
-    out = linear(graph, checkpoint, f"{block}.attn.mixed", f"{block}.attn.out")
+    out = dialect.linear(f"{block}.attn.mixed", f"{block}.attn.out")
     return graph.node("Add", [x, out], f"{block}.attn.residual")
 
 
-def _cross_attention(graph: Graph, checkpoint: Checkpoint, x: str, block: str, layer: int, step: _Step) -> str:
-    sizes = checkpoint.dimensions
-    normal = layer_norm(graph, checkpoint, x, f"{block}.cross_attn_ln")
-    query = linear(graph, checkpoint, normal, f"{block}.cross_attn.query")
+def _cross_attention(dialect: OnnxRuntimeDialect, x: str, block: str, layer: int, step: _Step) -> str:
+    graph, heads = dialect.graph, dialect.checkpoint.dimensions.n_text_head
+    normal = dialect.layer_norm(x, f"{block}.cross_attn_ln")
+    query = dialect.linear(normal, f"{block}.cross_attn.query")
     folded = graph.node("Reshape", [query, step.folded], f"{block}.cross_attn.folded")
-    mixed = graph.node("MultiHeadAttention", [folded, f"cross_k_{layer}", f"cross_v_{layer}"],
-                       f"{block}.cross_attn.mixed", CONTRIB, num_heads=sizes.n_text_head)
+    mixed = dialect.attend(folded, f"cross_k_{layer}", f"cross_v_{layer}", heads, f"{block}.cross_attn.mixed")
     unfolded = graph.node("Reshape", [mixed, step.shape], f"{block}.cross_attn.unfolded")
-    out = linear(graph, checkpoint, unfolded, f"{block}.cross_attn.out")
+    out = dialect.linear(unfolded, f"{block}.cross_attn.out")
     return graph.node("Add", [x, out], f"{block}.cross_attn.residual")
 
 
-def write_decoder(graph: Graph, checkpoint: Checkpoint, table: WeightFile, advance: Advance) -> None:
+def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advance) -> None:
     """Write the decoder.
 
     Inputs: `embedded` float32 [rows, new, state], of tokens (embedding.py); `past_length` int64 [1]; for each layer i
@@ -93,20 +90,20 @@ def write_decoder(graph: Graph, checkpoint: Checkpoint, table: WeightFile, advan
         table: takes the token embedding.
         advance: told of each layer.
     """
-    sizes = checkpoint.dimensions
+    graph, sizes = dialect.graph, dialect.checkpoint.dimensions
     embedded = graph.input("embedded", np.float32, ["rows", "new", sizes.n_text_state])
     past = graph.input("past_length", np.int64, [1])
     for layer in range(sizes.n_text_layer):
         for part in "kv":
             graph.input(f"cross_{part}_{layer}", np.float32,
                         ["windows", sizes.n_text_head, "length", sizes.head_size])
-    x, step = _embed(graph, checkpoint, embedded, past)
+    x, step = _embed(dialect, embedded, past)
     for layer in range(sizes.n_text_layer):
         block = f"decoder.blocks.{layer}"
-        x = _self_attention(graph, checkpoint, x, block, layer, step)
-        x = _cross_attention(graph, checkpoint, x, block, layer, step)
-        x = mlp(graph, checkpoint, x, block)
+        x = _self_attention(dialect, x, block, layer, step)
+        x = _cross_attention(dialect, x, block, layer, step)
+        x = mlp(dialect, x, block)
         advance(1)
     x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
-    write_logits(graph, checkpoint, table, layer_norm(graph, checkpoint, x, "decoder.ln"))
+    write_logits(graph, dialect.checkpoint, table, dialect.layer_norm(x, "decoder.ln"))
     graph.output("logits", np.float32, ["rows", sizes.n_vocab])

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from importlib import metadata
 
+from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.backends.onnxruntime import sizes
-from whisper_factory.backends.onnxruntime.limits import block_size
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
 from whisper_factory.memory import CROSS_KV, LIBRARIES, MB, SELF_KV, Part
 from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_FRAMES

@@ -18,16 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from whisper_factory.backends.onnxruntime.embedding import BITS
-from whisper_factory.backends.onnxruntime.graph import CONTRIB, FLOAT32, Graph, WeightFile
-from whisper_factory.backends.onnxruntime.limits import block_size
+from whisper_factory.backends.onnx_graph.embedding import BITS, NAME, quantized
+from whisper_factory.backends.onnx_graph.graph import CONTRIB, FLOAT32, Graph, WeightFile
+from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.backends.onnxruntime.pack import ACCURACY_LEVEL, pack_integers
-from whisper_factory.quantization.weight_only import quantize
 
 if TYPE_CHECKING:
     from whisper_factory.whisper.checkpoint import Checkpoint
-
-NAME = "decoder.token_embedding"
 
 
 def write_logits(graph: Graph, checkpoint: Checkpoint, file: WeightFile, states: str) -> None:
@@ -44,12 +41,11 @@ def _float_logits(graph: Graph, checkpoint: Checkpoint, file: WeightFile, states
 
 
 def _integer_logits(graph: Graph, checkpoint: Checkpoint, file: WeightFile, states: str) -> None:
-    array = checkpoint.tensor(f"{NAME}.weight")
-    outs, ins = array.shape
+    q, scale = quantized(checkpoint)
+    outs, ins = q.shape
     block = block_size(ins)
-    q, scale = quantize(array.reshape(-1, block), BITS)
-    packed = pack_integers(q, BITS, block).reshape(outs, -1, block)
+    packed = pack_integers(q, BITS, block)
     weight = graph.external(f"{NAME}.weight", packed.dtype, packed.shape, file.append(packed))
-    scales = graph.external(f"{NAME}.scale", scale.dtype, (scale.size,), file.append(scale))
+    scales = graph.external(f"{NAME}.scale", scale.dtype, (scale.size,), file.append(scale.ravel()))
     graph.node("MatMulNBits", [states, weight, scales], "logits", CONTRIB, K=ins, N=outs, bits=BITS, block_size=block,
                accuracy_level=ACCURACY_LEVEL)

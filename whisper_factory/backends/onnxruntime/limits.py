@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
+from whisper_factory.backends.onnx_graph.limits import block_size, check_dimensions
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
-BLOCKS = (128, 64, 32, 16)  # MatMulNBits' block sizes, best first
 PRECISIONS = {"float32": 0, "float16": 0, "int8": 8, "int4": 4}  # name -> bits
-HEAD_MULTIPLE = 8  # GroupQueryAttention's head size is a multiple of this
-
-
-def block_size(in_features: int) -> int:
-    """The largest MatMulNBits block that divides `in_features`.
-
-    Raises:
-        UserError: none does.
-    """
-    for block in BLOCKS:
-        if in_features % block == 0:
-            return block
-    raise UserError(f"an inner dimension of {in_features} fits no block of MatMulNBits; "
-                    f"choices: a multiple of {BLOCKS[-1]}, or precision=float32 or float16")
-
-
-def _check_dimensions(spec: EngineSpec) -> None:
-    sizes = spec.dimensions
-    if sizes.n_audio_state != sizes.n_text_state:
-        raise UserError(f"model '{spec.model}': n_audio_state {sizes.n_audio_state} is not n_text_state "
-                        f"{sizes.n_text_state}; Whisper's cross-attention needs them equal")
-    if 2 * sizes.n_audio_ctx != WINDOW_FRAMES:
-        raise UserError(f"model '{spec.model}': n_audio_ctx {sizes.n_audio_ctx} is not "
-                        f"{WINDOW_FRAMES // 2}, half of Whisper's window of {WINDOW_FRAMES} frames")
-    for stack, state, heads in (("audio", sizes.n_audio_state, sizes.n_audio_head),
-                                ("text", sizes.n_text_state, sizes.n_text_head)):
-        if state % heads or state // heads % HEAD_MULTIPLE:
-            raise UserError(f"model '{spec.model}': {heads} heads do not divide n_{stack}_state {state} into "
-                            f"sizes that are multiples of {HEAD_MULTIPLE}, which the fused attention needs")
 
 
 def check(spec: EngineSpec) -> None:
@@ -67,4 +38,4 @@ def check(spec: EngineSpec) -> None:
                         f"({sizes.most_pages(spec)} are enough for everything), or null for enough")
     if precision.bits:
         block_size(spec.dimensions.n_audio_state)
-    _check_dimensions(spec)
+    check_dimensions(spec)

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends.onnxruntime.graph import CONTRIB, FLOAT32, Graph
-from whisper_factory.backends.onnxruntime.limits import block_size
+from whisper_factory.backends.onnx_graph.graph import CONTRIB, FLOAT32, Graph
+from whisper_factory.backends.onnx_graph.limits import block_size
 
 if TYPE_CHECKING:
     from whisper_factory.whisper.checkpoint import Checkpoint
@@ -111,14 +111,31 @@ def linear(graph: Graph, checkpoint: Checkpoint, x: str, name: str, modules: Seq
     return graph.node("Add", [product, float_weight(graph, checkpoint, f"{name}.bias", bias)], f"{name}.output")
 
 
-def layer_norm(graph: Graph, checkpoint: Checkpoint, x: str, name: str) -> str:
-    """Layer normalisation of the last axis, epsilon 1e-5 as in OpenAI's model."""
-    scale, bias = (float_weight(graph, checkpoint, f"{name}.{part}") for part in ("weight", "bias"))
-    return graph.node("LayerNormalization", [x, scale, bias], f"{name}.output", axis=-1, epsilon=1e-5)
+class OnnxRuntimeDialect:
+    """How ONNX Runtime wants the model's parts spelled. See `blocks.Dialect`."""
 
+    dtype = np.float32
 
-def mlp(graph: Graph, checkpoint: Checkpoint, x: str, block: str) -> str:
-    """A block's feed-forward half with its residual: x + mlp.2(gelu(mlp.0(mlp_ln(x))))."""
-    hidden = linear(graph, checkpoint, layer_norm(graph, checkpoint, x, f"{block}.mlp_ln"), f"{block}.mlp.0")
-    active = graph.node("Gelu", [hidden], f"{block}.mlp.gelu")
-    return graph.node("Add", [x, linear(graph, checkpoint, active, f"{block}.mlp.2")], f"{block}.mlp.residual")
+    def __init__(self, graph: Graph, checkpoint: Checkpoint) -> None:
+        self.graph, self.checkpoint = graph, checkpoint
+
+    def weight(self, name: str) -> str:
+        """A float constant."""
+        return float_weight(self.graph, self.checkpoint, name)
+
+    def activations(self, x: str, name: str) -> str:
+        """As they are."""
+        return x
+
+    def linear(self, x: str, name: str, modules: Sequence[str] = ()) -> str:
+        """MatMulNBits, or MatMul and Add."""
+        return linear(self.graph, self.checkpoint, x, name, modules)
+
+    def layer_norm(self, x: str, name: str) -> str:
+        """One operator."""
+        scale, bias = (self.weight(f"{name}.{part}") for part in ("weight", "bias"))
+        return self.graph.node("LayerNormalization", [x, scale, bias], f"{name}.output", axis=-1, epsilon=1e-5)
+
+    def attend(self, q: str, k: str, v: str, heads: int, name: str) -> str:
+        """ONNX Runtime's own operator; k and v may be split by heads already, [batch, heads, length, head size]."""
+        return self.graph.node("MultiHeadAttention", [q, k, v], name, CONTRIB, num_heads=heads)

@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends.onnxruntime.embedding import TokenEmbedding
-from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
-from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
-from whisper_factory.backends.onnxruntime.runtime import (
+from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
+from whisper_factory.backends.onnx_graph.runtime import (
     open_session,
     physical_cores,
     return_freed_memory,
     return_large_blocks,
 )
+from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
+from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES

@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from whisper_factory.whisper.readers import Weights
 
 __all__ = [
-    "COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "can_build", "check", "check_installed",
-    "checkpoint_precision", "footprint", "kv_modes", "load", "notes", "pack", "pack_params", "pack_tools",
-    "preflight_spec", "read", "settle", "tools", "write_kit",
+    "COMPUTED", "EVIDENCE", "LIBRARIES", "UNPROMISED", "VERSION", "build", "can_build", "check", "check_installed",
+    "checkpoint_precision", "footprint", "kv_modes", "load", "needs_kit", "notes", "pack", "pack_params", "pack_tools",
+    "read", "runs_here", "settle", "stand_in", "stand_in_spec", "tools", "write_kit",
 ]  # fmt: skip
 
 VERSION = 1
 LIBRARIES = ("numpy", "torch", "tensorrt_llm")
 COMPUTED: tuple[str, ...] = ()
 UNPROMISED = ("*.engine",)
+EVIDENCE = "preflight"
 
 
 def tools() -> dict[str, str]:
@@ -47,9 +48,19 @@ def tools() -> dict[str, str]:
     return {"tensorrt_llm": machine.toolkit()}
 
 
-def can_build() -> bool:
+def can_build(spec: EngineSpec) -> bool:
     """Whether TensorRT-LLM is installed here."""
     return versions.installed() is not None
+
+
+def runs_here(spec: EngineSpec) -> bool:
+    """Where it is built, it runs."""
+    return can_build(spec)
+
+
+def needs_kit(spec: EngineSpec) -> bool:
+    """Always: the machine that packs is seldom the one that runs."""
+    return True
 
 
 def check_installed(spec: EngineSpec) -> None:
@@ -104,7 +115,7 @@ def read(packed: Path) -> Weights:
 
 
 def build(source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], failures: Path,
-          progress: Progress = silent) -> None:
+          progress: Progress = silent, caches: Path | None = None) -> None:
     """Build an engine on the device: encoder/ and decoder/ as trtllm-build writes them, their logs, build.json (time
     and memory of each), stamp.json, the vocabulary, and engine.json last.
 
@@ -113,6 +124,7 @@ def build(source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],
         out: an empty directory.
         failures: gets the log of a command that failed, and reproduce.sh.
         progress: not used: what trtllm-build prints is passed on.
+        caches: not used: trtllm-build's timing cache goes with its run.
 
     Raises:
         UserError: the checkpoint is for another TensorRT-LLM or GPU than those at hand.
@@ -123,7 +135,7 @@ def build(source: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],
     build_engine(source, spec, out, say, failures)
 
 
-def preflight_spec(spec: EngineSpec) -> EngineSpec:
+def stand_in_spec(spec: EngineSpec) -> EngineSpec:
     """The embedded engine that hears through the packed weights on a CPU, in the window that the device will run.
 
     Args:
@@ -133,6 +145,14 @@ def preflight_spec(spec: EngineSpec) -> EngineSpec:
         settle(spec), backend="onnxruntime", precision=Precision("float32", 0, "float32"),
         kv_cache=KVCache("contiguous", spec.kv_cache.tokens_per_page), target=None,
     )
+
+
+def stand_in(packed: Path, spec: EngineSpec, scratch: Path, say: Callable[[str], None], failures: Path,
+             progress: Progress = silent) -> Path:
+    """Build that engine in `scratch`, and return its directory."""
+    from whisper_factory.backends.tensorrt_llm import preflight
+
+    return preflight.build(packed, spec, scratch, say, failures, progress)
 
 
 def load(engine: Path, threads: int | None = None) -> GeneratingEngine:

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from whisper_factory.backends.onnxruntime.graph import Graph, WeightFile
+from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
 
 
 def doubled(directory: Path) -> Path:

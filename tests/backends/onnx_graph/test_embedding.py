@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper_factory.backends.onnxruntime.embedding import TokenEmbedding
+from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
 from whisper_factory.quantization.weight_only import quantize

@@ -6,46 +6,44 @@ the encoder alone, so they are computed here, once a window.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from whisper_factory.backends.onnxruntime.graph import CONTRIB, INT64, Graph, Region
-from whisper_factory.backends.onnxruntime.pack import float_weight, layer_norm, linear, mlp
+from whisper_factory.backends.onnx_graph.blocks import Dialect, mlp
+from whisper_factory.backends.onnx_graph.graph import INT64, Graph, Region
+from whisper_factory.progress import Advance
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
-if TYPE_CHECKING:
-    from whisper_factory.progress import Advance
-    from whisper_factory.whisper.checkpoint import Checkpoint
+STATES = "encoder_states"
 
 
-def _convolution(graph: Graph, checkpoint: Checkpoint, x: str, name: str, stride: int) -> str:
-    weight, bias = (float_weight(graph, checkpoint, f"{name}.{part}") for part in ("weight", "bias"))
+def _convolution(dialect: Dialect, x: str, name: str, stride: int) -> str:
+    graph = dialect.graph
+    weight, bias = (dialect.weight(f"{name}.{part}") for part in ("weight", "bias"))
     y = graph.node("Conv", [x, weight, bias], f"{name}.output", kernel_shape=[3], pads=[1, 1], strides=[stride])
     return graph.node("Gelu", [y], f"{name}.gelu")
 
 
-def _stem(graph: Graph, checkpoint: Checkpoint, mel: str) -> str:
+def _stem(dialect: Dialect, mel: str) -> str:
     """mel [batch, n_mels, frames] -> [batch, frames / 2, state], positions added."""
-    x = _convolution(graph, checkpoint, mel, "encoder.conv1", 1)
-    x = _convolution(graph, checkpoint, x, "encoder.conv2", 2)
+    graph = dialect.graph
+    x = _convolution(dialect, dialect.activations(mel, "encoder.mel"), "encoder.conv1", 1)
+    x = _convolution(dialect, x, "encoder.conv2", 2)
     x = graph.node("Transpose", [x], "encoder.embedded", perm=[0, 2, 1])
     count = graph.node("Shape", [x], "encoder.positions", start=1, end=2)
-    table = float_weight(graph, checkpoint, "encoder.positional_embedding")
+    table = dialect.weight("encoder.positional_embedding")
     rows = graph.node("Slice", [table, graph.ints(0), count, graph.ints(0)], "encoder.positional_rows")
     return graph.node("Add", [x, rows], "encoder.positioned")
 
 
-def _block(graph: Graph, checkpoint: Checkpoint, x: str, block: str) -> str:
-    heads = checkpoint.dimensions.n_audio_head
-    normal = layer_norm(graph, checkpoint, x, f"{block}.attn_ln")
+def _block(dialect: Dialect, x: str, block: str) -> str:
+    graph, heads = dialect.graph, dialect.checkpoint.dimensions.n_audio_head
+    normal = dialect.layer_norm(x, f"{block}.attn_ln")
     parts = [f"{block}.attn.{part}" for part in ("query", "key", "value")]
-    qkv = linear(graph, checkpoint, normal, f"{block}.attn.qkv", parts)
+    qkv = dialect.linear(normal, f"{block}.attn.qkv", parts)
     q, k, v = graph.nodes("Split", [qkv], [f"{part}.output" for part in parts], axis=-1, num_outputs=3)
-    mixed = graph.node("MultiHeadAttention", [q, k, v], f"{block}.attn.mixed", CONTRIB, num_heads=heads)
-    out = linear(graph, checkpoint, mixed, f"{block}.attn.out")
-    x = graph.node("Add", [x, out], f"{block}.attn.residual")
-    return mlp(graph, checkpoint, x, block)
+    mixed = dialect.attend(q, k, v, heads, f"{block}.attn.mixed")
+    x = graph.node("Add", [x, dialect.linear(mixed, f"{block}.attn.out")], f"{block}.attn.residual")
+    return mlp(dialect, x, block)
 
 
 def _append_anchor(graph: Graph, mel: str, states: str, anchor: str, rows: int) -> str:
@@ -60,47 +58,47 @@ def _append_anchor(graph: Graph, mel: str, states: str, anchor: str, rows: int) 
     shape = graph.node("Concat", [batch, count, graph.node("Shape", [states], "anchor.state", start=2)],
                        "anchor.shape", axis=0)
     repeated = graph.node("Expand", [used, shape], "anchor.batched")
-    return graph.node("Concat", [states, repeated], "encoder_states", axis=1)
+    return graph.node("Concat", [states, repeated], STATES, axis=1)
 
 
-def _cross_kv(graph: Graph, checkpoint: Checkpoint, states: str, layer: int) -> None:
+def _cross_kv(dialect: Dialect, states: str, layer: int) -> None:
     """Outputs cross_k_i and cross_v_i, [batch, heads, length, head size]."""
-    sizes = checkpoint.dimensions
+    graph, sizes = dialect.graph, dialect.checkpoint.dimensions
     for part, output in (("key", f"cross_k_{layer}"), ("value", f"cross_v_{layer}")):
         name = f"decoder.blocks.{layer}.cross_attn.{part}"
-        flat = linear(graph, checkpoint, states, name)
+        flat = dialect.linear(states, name)
         split = graph.node("Reshape", [flat, graph.ints(0, 0, sizes.n_text_head, sizes.head_size)],
                            f"{name}.heads")
         graph.node("Transpose", [split], output, perm=[0, 2, 1, 3])
-        graph.output(output, np.float32, ["batch", sizes.n_text_head, "length", sizes.head_size])
+        graph.output(output, dialect.dtype, ["batch", sizes.n_text_head, "length", sizes.head_size])
 
 
-def write_encoder(graph: Graph, checkpoint: Checkpoint, end_anchor: int, anchor: Region, advance: Advance) -> None:
+def write_encoder(dialect: Dialect, end_anchor: int, anchor: Region, advance: Advance) -> None:
     """Write the encoder.
 
     Input: `mel` float32 [batch, n_mels, frames], frames even.
-    Outputs: `encoder_states` float32 [batch, length, state]; for each decoder layer i `cross_k_i` and
-    `cross_v_i` float32 [batch, heads, length, head size]. `length` is frames / 2, plus `end_anchor` rows if the
-    window is shorter than 3000 frames.
+    Outputs, of the activations' type: `encoder_states` [batch, length, state]; for each decoder layer i `cross_k_i` and
+    `cross_v_i` [batch, heads, length, head size]. `length` is frames / 2, plus `end_anchor` rows if the window is
+    shorter than 3000 frames.
 
     Args:
         end_anchor: rows of the anchor; 0 leaves it out.
-        anchor: where its float32 rows [end_anchor, state] lie.
+        anchor: where its rows [end_anchor, state] lie, of the activations' type.
         advance: told of each layer.
     """
-    sizes = checkpoint.dimensions
+    graph, sizes = dialect.graph, dialect.checkpoint.dimensions
     mel = graph.input("mel", np.float32, ["batch", sizes.n_mels, "frames"])
-    x = _stem(graph, checkpoint, mel)
+    x = _stem(dialect, mel)
     for layer in range(sizes.n_audio_layer):
-        x = _block(graph, checkpoint, x, f"encoder.blocks.{layer}")
+        x = _block(dialect, x, f"encoder.blocks.{layer}")
         advance(1)
-    x = layer_norm(graph, checkpoint, x, "encoder.ln_post")
+    x = dialect.layer_norm(x, "encoder.ln_post")
     if end_anchor:
         shape = (end_anchor, sizes.n_audio_state)
-        table = graph.external("end_anchor", np.dtype(np.float32), shape, anchor)
+        table = graph.external("end_anchor", np.dtype(dialect.dtype), shape, anchor)
         states = _append_anchor(graph, mel, x, table, end_anchor)
     else:
-        states = graph.node("Identity", [x], "encoder_states")
-    graph.output(states, np.float32, ["batch", "length", sizes.n_audio_state])
+        states = graph.node("Identity", [x], STATES)
+    graph.output(states, dialect.dtype, ["batch", "length", sizes.n_audio_state])
     for layer in range(sizes.n_text_layer):
-        _cross_kv(graph, checkpoint, states, layer)
+        _cross_kv(dialect, states, layer)

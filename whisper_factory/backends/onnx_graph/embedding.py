@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends.onnxruntime.graph import PAGE
-from whisper_factory.backends.onnxruntime.limits import block_size
+from whisper_factory.backends.onnx_graph.graph import PAGE
+from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
+from whisper_factory.quantization.weight_only import quantize
 from whisper_factory.whisper.dimensions import Dimensions
 
+if TYPE_CHECKING:
+    from whisper_factory.whisper.checkpoint import Checkpoint
+
+NAME = "decoder.token_embedding"
 BITS = 8
 ZERO = 1 << (BITS - 1)
+
+
+def quantized(checkpoint: Checkpoint) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """The table in 8 bits, int8 [n_vocab, state], and its scales, one a block of a row: float32 [n_vocab, blocks]."""
+    array = checkpoint.tensor(f"{NAME}.weight")
+    q, scale = quantize(array.reshape(-1, block_size(array.shape[1])), BITS)
+    return q.reshape(array.shape), scale.reshape(len(array), -1)
 
 
 class Layout(NamedTuple):

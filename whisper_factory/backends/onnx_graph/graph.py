@@ -1,7 +1,8 @@
 """Writing an ONNX graph node by node, its weights in a file beside it. No tracing, no model code.
 
-Facts used: the ONNX specification (IR 9 is what opset 20 came with; opset 20 is the first with Gelu), and its
-rule for external data: a tensor names a file next to the model, an offset and a length.
+Facts used: the ONNX specification (IR 9 is what opset 20 came with; opset 20 is the first with Gelu, opset 21 with
+IR 10 the first with 4-bit integers and scales for blocks), and its rule for external data: a tensor names a file next
+to the model, an offset and a length.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto, ValueInfoProto
 
 OPSET = 20
-IR_VERSION = 9
-FLOAT32, INT32, INT64 = 1, 6, 7  # ONNX element types, as Cast names them
+IR_VERSIONS = {20: 9, 21: 10}
+FLOAT32, INT32, INT64, FLOAT16, INT4 = 1, 6, 7, 10, 22  # ONNX element types, as Cast names them
 CONTRIB = "com.microsoft"  # ONNX Runtime's own operators, version 1
 PAGE = 4096  # large tensors start on a page, so that a runtime can map them
 SMALL_ALIGNMENT = 64
@@ -62,9 +63,14 @@ class WeightFile:
 class Graph:
     """An ONNX graph under construction. Tensors are their names; a node is named after its first output."""
 
-    def __init__(self, name: str, weights: WeightFile) -> None:
+    def __init__(self, name: str, weights: WeightFile, opset: int = OPSET, contrib: bool = True) -> None:
+        """
+        Args:
+            contrib: whether ONNX Runtime's own operators may be used.
+        """
         self.name = name
         self.weights = weights
+        self._opset, self._contrib = opset, contrib
         self._nodes: list[NodeProto] = []
         self._inputs: list[ValueInfoProto] = []
         self._outputs: list[ValueInfoProto] = []
@@ -103,7 +109,11 @@ class Graph:
         """A constant int64 scalar inside the graph."""
         return self._small("index_" + str(value).replace("-", "minus"), np.array(value, np.int64))
 
-    def _small(self, name: str, array: NDArray[np.int64]) -> str:
+    def scalar(self, value: float, dtype: type[np.generic]) -> str:
+        """A constant float scalar inside the graph."""
+        return self._small(f"scalar_{value}_{np.dtype(dtype).name}", np.array(value, dtype))
+
+    def _small(self, name: str, array: NDArray[Any]) -> str:
         from onnx import numpy_helper
 
         if name not in self._tensors:
@@ -114,14 +124,18 @@ class Graph:
         """A constant in the weight file."""
         return self.external(name, array.dtype, array.shape, self.weights.append(array))
 
-    def external(self, name: str, dtype: np.dtype[Any], shape: Sequence[int], region: Region) -> str:
-        """A constant whose bytes lie in a file already, perhaps under another name and shape too."""
+    def external(self, name: str, dtype: np.dtype[Any] | int, shape: Sequence[int], region: Region) -> str:
+        """A constant whose bytes lie in a file already, perhaps under another name and shape too.
+
+        Args:
+            dtype: NumPy's, or the number of an ONNX element type that NumPy has not.
+        """
         from onnx import TensorProto, helper
 
         if name in self._tensors:
             raise ValueError(f"two constants named {name}")
-        tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(dtype), dims=shape,
-                             data_location=TensorProto.EXTERNAL)
+        kind = dtype if isinstance(dtype, int) else helper.np_dtype_to_tensor_dtype(dtype)
+        tensor = TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
         for key, value in zip(("location", "offset", "length"), region, strict=True):
             tensor.external_data.add(key=key, value=str(value))
         self._tensors[name] = tensor
@@ -132,14 +146,20 @@ class Graph:
         entries = {entry.key: entry.value for entry in self._tensors[name].external_data}
         return Region(entries["location"], int(entries["offset"]), int(entries["length"]))
 
-    def save(self, path: Path) -> None:
-        """Write the model; equal graphs give equal bytes."""
+    def save(self, path: Path, leave_out: Sequence[str] = ()) -> None:
+        """Write the model; equal graphs give equal bytes.
+
+        Args:
+            leave_out: outputs that this file does not have.
+        """
         from onnx import helper
 
-        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs,
-                                  list(self._tensors.values()))
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION,
+        outputs = [value for value in self._outputs if value.name not in leave_out]
+        graph = helper.make_graph(self._nodes, self.name, self._inputs, outputs, list(self._tensors.values()))
+        opsets = [helper.make_opsetid("", self._opset)]
+        if self._contrib:
+            opsets.append(helper.make_opsetid(CONTRIB, 1))
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSIONS[self._opset],
                                   producer_name="whisper-factory")
         path.write_bytes(model.SerializeToString(deterministic=True))
 

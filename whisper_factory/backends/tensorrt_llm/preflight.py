@@ -7,24 +7,24 @@ embedding and the output head are the packed checkpoint's own. What is not the d
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from whisper_factory import backends
+from whisper_factory.backends.tensorrt_llm import unpack
 from whisper_factory.engine_spec import EngineSpec
-from whisper_factory.steps.context import Context
-from whisper_factory.steps.fetch import VOCABULARY
+from whisper_factory.progress import Progress
+from whisper_factory.whisper.checkpoint import write_checkpoint
+from whisper_factory.whisper.transcribe import VOCABULARY_FILE
 
 
-def build(backend: str, packed: Path, spec: EngineSpec, scratch: Path, context: Context) -> Path:
+def build(packed: Path, spec: EngineSpec, scratch: Path, say: Callable[[str], None], failures: Path,
+          progress: Progress) -> Path:
     """Build the engine in `scratch` and return its directory."""
-    from whisper_factory.whisper.checkpoint import write_checkpoint
-
-    kit = backends.kit(backend)
-    assert kit is not None
     checkpoint, engine = scratch / "checkpoint", scratch / "engine"
     engine.mkdir(parents=True)
-    write_checkpoint(checkpoint, spec.model, spec.precision, kit.read(packed), context.progress)
-    shutil.copyfile(packed / VOCABULARY, checkpoint / VOCABULARY)
-    backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures, context.progress)
+    write_checkpoint(checkpoint, spec.model, spec.precision, unpack.read(packed), progress)
+    shutil.copyfile(packed / VOCABULARY_FILE, checkpoint / VOCABULARY_FILE)
+    backends.get(spec.backend).build(checkpoint, spec, engine, say, failures, progress)
     shutil.rmtree(checkpoint)
     return engine

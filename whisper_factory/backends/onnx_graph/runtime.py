@@ -47,7 +47,8 @@ def return_large_blocks() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, LARGE)
 
 
-def open_session(model: Path, threads: int, prepack: bool = True, arena: bool = True) -> onnxruntime.InferenceSession:
+def open_session(model: Path, threads: int, prepack: bool = True, arena: bool = True,
+                 fuse_dequantizing: bool = True) -> onnxruntime.InferenceSession:
     """Open a model on the CPU.
 
     The options that differ from the defaults, measured with tiny.en and base on two cores:
@@ -66,6 +67,8 @@ def open_session(model: Path, threads: int, prepack: bool = True, arena: bool = 
         arena: keep the memory of activations for the next run. Without it, and with `return_large_blocks`, the peak is
             that of the live tensors (tiny.en int8: 125 MB of the process against 135 with 850 frames), but their pages
             are taken anew each time (a clip of 7 s: 150 ms against 125).
+        fuse_dequantizing: let DequantizeLinear before MatMul become a product of integers, for which activations are
+            rounded to 8 bits.
 
     Raises:
         EnvironmentFault: onnxruntime cannot be imported.
@@ -83,6 +86,8 @@ def open_session(model: Path, threads: int, prepack: bool = True, arena: bool = 
     options.enable_cpu_mem_arena = arena
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
+    if not fuse_dequantizing:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 4  # what it would print, its exceptions say
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

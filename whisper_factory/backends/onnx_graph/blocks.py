@@ -1,0 +1,59 @@
+"""What every block of the model is made of, however a backend spells it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from whisper_factory.backends.onnx_graph.graph import Graph
+from whisper_factory.errors import UserError
+
+if TYPE_CHECKING:
+    from whisper_factory.engine_spec import EngineSpec
+    from whisper_factory.whisper.checkpoint import Checkpoint
+
+
+def check_checkpoint(checkpoint: Checkpoint, spec: EngineSpec) -> None:
+    """Raise UserError if a checkpoint is not what an engine is declared to be made of."""
+    for what, found, wanted in (("dimensions", checkpoint.dimensions, spec.dimensions),
+                                ("precision", checkpoint.precision, spec.precision)):
+        if found != wanted:
+            raise UserError(f"the checkpoint's {what} are {found}, the engine's {wanted}; convert again")
+
+
+class Dialect(Protocol):
+    """How one runtime wants the parts spelled. Tensors are given and returned by their names."""
+
+    graph: Graph
+    checkpoint: Checkpoint
+    dtype: type[np.generic]  # of activations
+
+    def weight(self, name: str) -> str:
+        """A tensor of the checkpoint that is not quantised, as activations are multiplied by it."""
+
+    def activations(self, x: str, name: str) -> str:
+        """x, float32, in the type of activations."""
+
+    def linear(self, x: str, name: str, modules: Sequence[str] = ()) -> str:
+        """Apply linear layers of the checkpoint to x [..., in]: their outputs side by side, [..., sum of outs].
+
+        Args:
+            name: of the tensors this makes, and of the only layer where `modules` is empty.
+            modules: layers with one input, made into one product (query, key, value).
+        """
+
+    def layer_norm(self, x: str, name: str) -> str:
+        """Layer normalisation of the last axis, epsilon 1e-5 as in OpenAI's model."""
+
+    def attend(self, q: str, k: str, v: str, heads: int, name: str) -> str:
+        """Attention without a mask: [batch, length, state] each, and so is what comes out."""
+
+
+def mlp(dialect: Dialect, x: str, block: str) -> str:
+    """A block's feed-forward half with its residual: x + mlp.2(gelu(mlp.0(mlp_ln(x))))."""
+    graph = dialect.graph
+    hidden = dialect.linear(dialect.layer_norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0")
+    active = graph.node("Gelu", [hidden], f"{block}.mlp.gelu")
+    return graph.node("Add", [x, dialect.linear(active, f"{block}.mlp.2")], f"{block}.mlp.residual")

@@ -1,0 +1,39 @@
+"""Dimensions that the written graphs are for. Pure: no file and no library is touched."""
+
+from __future__ import annotations
+
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.errors import UserError
+from whisper_factory.whisper.dimensions import WINDOW_FRAMES
+
+BLOCKS = (128, 64, 32, 16)  # weights that share a scale, best first: what MatMulNBits takes
+HEAD_MULTIPLE = 8  # of a head's size, for fused attention
+
+
+def block_size(in_features: int) -> int:
+    """The largest block that divides `in_features`.
+
+    Raises:
+        UserError: none does.
+    """
+    for block in BLOCKS:
+        if in_features % block == 0:
+            return block
+    raise UserError(f"an inner dimension of {in_features} fits no block of quantised weights; "
+                    f"choices: a multiple of {BLOCKS[-1]}, or precision=float32 or float16")
+
+
+def check_dimensions(spec: EngineSpec) -> None:
+    """Raise UserError for dimensions that are not a Whisper model's, or that the attention cannot take."""
+    sizes = spec.dimensions
+    if sizes.n_audio_state != sizes.n_text_state:
+        raise UserError(f"model '{spec.model}': n_audio_state {sizes.n_audio_state} is not n_text_state "
+                        f"{sizes.n_text_state}; Whisper's cross-attention needs them equal")
+    if 2 * sizes.n_audio_ctx != WINDOW_FRAMES:
+        raise UserError(f"model '{spec.model}': n_audio_ctx {sizes.n_audio_ctx} is not "
+                        f"{WINDOW_FRAMES // 2}, half of Whisper's window of {WINDOW_FRAMES} frames")
+    for stack, state, heads in (("audio", sizes.n_audio_state, sizes.n_audio_head),
+                                ("text", sizes.n_text_state, sizes.n_text_head)):
+        if state % heads or state // heads % HEAD_MULTIPLE:
+            raise UserError(f"model '{spec.model}': {heads} heads do not divide n_{stack}_state {state} into "
+                            f"sizes that are multiples of {HEAD_MULTIPLE}, which the fused attention needs")

@@ -1,0 +1,88 @@
+"""What this backend cannot build, and what a user should know before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from whisper_factory.backends.onnx_graph.limits import block_size, check_dimensions
+from whisper_factory.backends.tensorrt import flavours
+from whisper_factory.backends.tensorrt.flavours import FULL, RTX_SERVES, Flavour
+from whisper_factory.engine_spec import LEAST_FRAMES, EngineSpec, KVMode, Target
+from whisper_factory.errors import UserError, choices
+
+PRECISIONS = {"float32": 0, "float16": 0, "int8": 8, "int4": 4}  # name -> bits
+LEAST_BLOCK = 32  # of weights that share a scale, with 4 bits
+
+
+def target_of(spec: EngineSpec) -> Target:
+    """The GPU the engine is for.
+
+    Raises:
+        UserError: none was named.
+    """
+    if spec.target is None:
+        raise UserError("backend 'tensorrt' builds for one kind of GPU, and this device names none; choose a device "
+                        "with a compute capability: device=rtx_4090, say (every device but cpu)")
+    return spec.target
+
+
+def flavour_of(spec: EngineSpec) -> Flavour:
+    """The TensorRT that a settled engine is for.
+
+    Raises:
+        UserError: no GPU was named.
+    """
+    target = target_of(spec)
+    return flavours.FLAVOURS.get(target.version) or flavours.of(target.compute_capability)
+
+
+def least_frames(spec: EngineSpec) -> int:
+    """The shortest encoder window that the engine is built for; shorter audio is padded to it anyhow."""
+    return min(LEAST_FRAMES, spec.window_frames)
+
+
+def kv_modes(spec: EngineSpec) -> tuple[KVMode, ...]:
+    """One: the cache is bound once, at its capacity."""
+    return ("contiguous",)
+
+
+def settle(spec: EngineSpec) -> EngineSpec:
+    """The flavour stands in the target's version."""
+    if spec.target is None:
+        return spec
+    return replace(spec, target=replace(spec.target, version=flavour_of(spec).name))
+
+
+def check(spec: EngineSpec) -> None:
+    """Raise UserError for a combination that cannot be built."""
+    target_of(spec)
+    precision, profile = spec.precision, spec.profile
+    if PRECISIONS.get(precision.name) != precision.bits:
+        raise UserError(f"backend 'tensorrt' has no precision '{precision.name}' of {precision.bits} bits; "
+                        f"{choices(precision.name, PRECISIONS)}")
+    if spec.kv_cache.mode not in kv_modes(spec):
+        raise UserError(f"kv_cache={spec.kv_cache.mode}: backend 'tensorrt' binds its cache once, at its capacity; use "
+                        f"kv_cache=contiguous")
+    if spec.kv_cache.max_pages:
+        raise UserError(f"kv_cache.max_pages={spec.kv_cache.max_pages} goes with kv_cache=paged; leave it out")
+    if min(profile.max_batch_size, profile.max_beam_width, profile.max_new_tokens) < 1:
+        raise UserError("profile.max_batch_size, max_beam_width and max_new_tokens must each be 1 or more")
+    check_dimensions(spec)
+    state = spec.dimensions.n_audio_state
+    if precision.bits and block_size(state) < LEAST_BLOCK:
+        raise UserError(f"model '{spec.model}': n_audio_state {state} is not a multiple of {LEAST_BLOCK}, the smallest "
+                        f"block of weights that TensorRT scales; use precision=float16")
+
+
+def notes(spec: EngineSpec) -> list[str]:
+    """Lines for the plan."""
+    target, flavour = target_of(spec), flavour_of(spec)
+    found = []
+    if flavour is FULL and target.compute_capability not in RTX_SERVES:
+        found.append(f"TensorRT for RTX does not serve compute capability {target.compute_capability} "
+                     f"({target.device}; it serves {', '.join(RTX_SERVES)}): this engine is for the full TensorRT, "
+                     f"which builds on its device alone")
+    if flavour is FULL:
+        found.append("the full TensorRT is driven by its documentation; it was never tried by this project")
+    found.append("no GPU has run a TensorRT engine of this project: that its graph is right is proven on the CPU")
+    return found

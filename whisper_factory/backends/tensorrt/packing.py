@@ -1,0 +1,68 @@
+"""From a canonical checkpoint to what TensorRT's parser is given: two ONNX graphs, their weights, the end anchor."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from whisper_factory.backends.onnx_graph.anchor import write_anchor
+from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
+from whisper_factory.backends.onnx_graph.encoder import STATES, write_encoder
+from whisper_factory.backends.onnx_graph.graph import OPSET, Graph, Region, WeightFile
+from whisper_factory.backends.tensorrt.decoder import write_decoder
+from whisper_factory.backends.tensorrt.dialect import TensorRTDialect
+from whisper_factory.backends.tensorrt.files import ANCHOR, STAGES, VOCABULARY
+from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.progress import Progress
+from whisper_factory.whisper.checkpoint import Checkpoint
+
+ENCODER, DECODER = STAGES
+LAYERS = "layers"
+BLOCKED_OPSET = 21  # the first with 4-bit integers, and scales for blocks
+
+
+def write(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress) -> None:
+    """Fill the empty directory `out` from a checkpoint directory. Holds one layer's weights at a time, and the encoder
+    while it computes the end anchor.
+
+    Raises:
+        UserError: the checkpoint is another model's, or of another precision.
+    """
+    checkpoint = Checkpoint.open(directory)
+    check_checkpoint(checkpoint, spec)
+    say("writing the encoder")
+    encoder(checkpoint, spec, out, say, progress)
+    say("writing the decoder")
+    decoder(checkpoint, spec, out, progress)
+    shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
+
+
+def _graph(name: str, weights: WeightFile, spec: EngineSpec) -> Graph:
+    return Graph(name, weights, BLOCKED_OPSET if spec.precision.bits == 4 else OPSET, contrib=False)
+
+
+def encoder(checkpoint: Checkpoint, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress
+            ) -> None:
+    """Write encoder.onnx, its weights, and the end anchor if there is one."""
+    rows, sizes, dtype = spec.profile.end_anchor, spec.dimensions, np.dtype(spec.precision.dtype)
+    with WeightFile(out / f"{ENCODER}.weights") as weights, progress(sizes.n_audio_layer, LAYERS) as advance:
+        graph = _graph(ENCODER, weights, spec)
+        anchor = Region(ANCHOR, 0, rows * sizes.n_audio_state * dtype.itemsize)
+        write_encoder(TensorRTDialect(graph, checkpoint), rows, anchor, advance)
+        graph.save(out / f"{ENCODER}.onnx")
+    if rows:
+        say("computing the end anchor from a silent window, on the CPU")
+        write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, sizes.n_mels, (rows, sizes.n_audio_state), dtype)
+    graph.save(out / f"{ENCODER}.onnx", leave_out=[STATES])  # which the decoder does not read
+
+
+def decoder(checkpoint: Checkpoint, spec: EngineSpec, out: Path, progress: Progress) -> None:
+    """Write decoder.onnx and its weights."""
+    with WeightFile(out / f"{DECODER}.weights") as weights, \
+            progress(spec.dimensions.n_text_layer, LAYERS) as advance:
+        graph = _graph(DECODER, weights, spec)
+        write_decoder(TensorRTDialect(graph, checkpoint), spec.max_tokens, advance)
+        graph.save(out / f"{DECODER}.onnx")
