@@ -147,26 +147,27 @@ def promised(plan: Plan, finished: Mapping[str, Finished]) -> dict[str, Any]:
     computed: dict[str, Any] = {}
     free: list[str] = []
     for name, about, path in outputs.files(finished, SHAPING):
-        inside = name.removeprefix(f"{outputs.PLACES['build']}/")
-        if any(fnmatch(inside, pattern) for pattern in backend.UNPROMISED):
+        kind = next((kind for pattern, kind in backend.COMPUTED.items() if fnmatch(path.name, pattern)), None)
+        if any(fnmatch(path.name, pattern) for pattern in backend.UNPROMISED):
             free.append(name)
-        elif any(fnmatch(inside, pattern) for pattern in backend.COMPUTED):
-            computed[name] = {**about, "sample": _sample(path)}
+        elif kind:
+            computed[name] = {**about, "sample": _sample(path, kind)}
         else:
             exact[name] = about
     return {"exact": exact, "computed": computed, "not_promised": free}
 
 
-def _sample(path: Path) -> list[float]:
-    """Some of a file's float32 values, spread over it."""
+def _sample(path: Path, kind: str) -> list[float]:
+    """Some of the values of a file of this type, spread over it."""
     import numpy as np
 
-    values = np.fromfile(path, "<f4")
+    values = np.fromfile(path, kind)
     return [round(float(value), 6) for value in values[:: max(1, len(values) // SAMPLES)][:SAMPLES]]
 
 
 def _close(known: list[float], now: list[float]) -> bool:
-    return len(known) == len(now) and all(abs(a - b) <= CLOSE for a, b in zip(known, now, strict=True))
+    """Within CLOSE, or CLOSE of the value where that is above 1: float16 is no finer there."""
+    return len(known) == len(now) and all(abs(a - b) <= CLOSE * max(1, abs(a)) for a, b in zip(known, now, strict=True))
 
 
 def _inputs(plan: Plan, finished: Mapping[str, Finished] | None) -> dict[str, Any]:

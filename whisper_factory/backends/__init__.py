@@ -84,8 +84,8 @@ class Backend(Protocol):
 
     VERSION: int  # raised whenever the same inputs would give other bytes
     LIBRARIES: tuple[str, ...]  # modules that running an engine imports
-    COMPUTED: tuple[str, ...]  # files of an engine (patterns) that a floating-point kernel computed
-    UNPROMISED: tuple[str, ...]  # files of an engine (patterns) that are other bytes with every build
+    COMPUTED: dict[str, str]  # files that a floating-point kernel computed (patterns), and the type of their values
+    UNPROMISED: tuple[str, ...]  # files that are other bytes with every build (patterns)
 
     def tools(self) -> dict[str, str]:
         """Versions of the installed packages that shape the engine's bytes; must not import them.

@@ -34,7 +34,7 @@ __all__ = [
 
 VERSION = 1
 LIBRARIES = ("numpy", "torch", "tensorrt_llm")
-COMPUTED: tuple[str, ...] = ()
+COMPUTED: dict[str, str] = {}
 UNPROMISED = ("*.engine",)
 EVIDENCE = "preflight"
 
