@@ -77,13 +77,17 @@ def result(outcome: Outcome) -> str:
     if "build" in outcome.finished:
         words = ("--engine_dir", str(outcome.plan.directory), "--input_file", str(clips.bundled("quick")[0].path))
         command = f"python -m whisper_factory.run {shlex.join(words)}"
-        lines.append(f"{'try it' if _runs_here(outcome.plan) else 'there, run':<11} {command}")
+        lines.append(f"try it      {command}" if _runs_here(outcome.plan) else f"on {_device(outcome.plan)}: {command}")
     return "\n".join(lines)
 
 
 def _runs_here(plan: Plan) -> bool:
     kit = backends.kit(plan.spec.backend)
     return kit is None or kit.runs_here(plan.spec)
+
+
+def _device(plan: Plan) -> str:
+    return plan.spec.target.device if plan.spec.target else plan.composition.device.name
 
 
 def _kit(plan: Plan) -> list[str]:

@@ -1,4 +1,8 @@
-"""Engines of real weights, really built, next to what the memory plan says they take."""
+"""Engines of real weights, really built, next to what the memory plan says they take.
+
+tiny.en in every precision for every profile; of base each precision and each profile, the whole table being
+benchmarks/tensorrt_builds.py's.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,13 @@ from whisper_factory.progress import silent
 from whisper_factory.whisper.checkpoint import Checkpoint
 from whisper_factory.whisper.readers import Weights, ctranslate2
 
-MODELS, PRECISIONS = ("tiny.en", "base"), ("float16", "int8", "int4")
 PROFILES = ("interactive", "batch", "duplex_lowmem")
+WANTED = [
+    *product(["tiny.en"], ["float16", "int8", "int4"], PROFILES),
+    ("base", "float16", "interactive"), ("base", "int8", "batch"), ("base", "int8", "duplex_lowmem"),
+    ("base", "int4", "batch"),
+]
+each = pytest.mark.parametrize(("model", "precision", "profile"), WANTED)
 Built = dict[tuple[str, str, str], dict[str, Any]]
 
 
@@ -41,7 +50,7 @@ def build(checkpoint: Path, model: str, precision: str, folder: Path) -> Built:
     found: Built = {}
     shared = folder / "encoder"
     shared.mkdir(parents=True)
-    for profile in PROFILES:
+    for profile in (profile for *kind, profile in WANTED if kind == [model, precision]):
         spec, packed, out = engine(model, precision, profile), folder / profile / "packed", folder / profile / "engine"
         packed.mkdir(parents=True)
         out.mkdir()
@@ -67,17 +76,15 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Built:
     joined.mkdir()
     (joined / "model.bin").write_bytes(b"".join(packaged(part).read_bytes() for part in BASE))
     read: dict[str, Weights] = {"tiny.en": tiny_en(), "base": ctranslate2.read(joined)}
-    for combination in product(MODELS, PRECISIONS, PROFILES):
+    for combination in WANTED:
         engine(*combination)
     todo = [(make_checkpoint(root / model / precision / "checkpoint", read[model], precision), model, precision,
-             root / model / precision / "built") for model, precision in product(MODELS, PRECISIONS)]
+             root / model / precision / "built") for model, precision in dict.fromkeys(wanted[:2] for wanted in WANTED)]
     with ThreadPoolExecutor(2) as pool:
         return {key: stages for built in pool.map(lambda job: build(*job), todo) for key, stages in built.items()}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model", MODELS)
+@each
 def test_nothing_is_dequantised_or_there_twice(builds: Built, model: str, precision: str, profile: str) -> None:
     """What the builder says of weights is the plan's to the percent, and the files are within 10 % of it."""
     spec, stages = engine(model, precision, profile), builds[model, precision, profile]
@@ -91,9 +98,7 @@ def test_nothing_is_dequantised_or_there_twice(builds: Built, model: str, precis
     assert sum(report["engine_bytes"] for report in stages.values()) == pytest.approx(told, rel=0.1)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model", MODELS)
+@each
 def test_activations_are_planned_for(builds: Built, model: str, precision: str, profile: str) -> None:
     """The plan is no less than what the builder reserves, and at most double."""
     spec, stages = engine(model, precision, profile), builds[model, precision, profile]
