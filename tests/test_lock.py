@@ -12,7 +12,7 @@ import yaml
 
 from tests.conftest import Command
 from whisper_factory import lock, recipes
-from whisper_factory.errors import UserError
+from whisper_factory.errors import EnvironmentFault, UserError
 
 MINE = "# @package _global_\ndefaults:\n  - override /model: debug\n  - override /validation: none\n  - _self_\n"
 
@@ -124,6 +124,8 @@ def test_verification_leaves_nothing_behind(locked: Path, factory: Command, shar
         (["recipe=mine", "lock=maybe"], "lock: unknown 'maybe'; choices: check, write, inputs, off"),
         (["recipe=unlocked", "lock=check"], "has no lock"),
         (["recipe=unlocked", "verify=true"], "has no lock"),
+        (["recipe=mine", "verify=true", "dry_run=true"], "verify=true makes the engine once more; leave dry_run"),
+        (["recipe=mine", "verify=true", "lock=inputs"], "verify=true makes the engine once more; leave dry_run"),
         (["recipe=mine", "lock=write", "dry_run=true"], "lock=write makes the whole engine"),
         (["recipe=mine", "lock=write", "precision=int4"], "lock=write locks a recipe as its file says"),
     ],
@@ -143,6 +145,60 @@ def test_a_damaged_lock_is_one_line(tmp_path: Path) -> None:
         (tmp_path / "x.lock").write_text(text)
         with pytest.raises(UserError, match=r"x\.lock"):
             lock.read(tmp_path / "x.lock")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda content: content.update(outputs={}),
+        lambda content: content.update(outputs=None),
+        lambda content: content.update(inputs=None),
+        lambda content: content.update(composition=[1]),
+        lambda content: content["outputs"].pop("exact"),
+        lambda content: content["outputs"]["computed"]["engine/end_anchor.bin"].pop("sample"),
+        lambda content: content["outputs"]["computed"]["engine/end_anchor.bin"].update(sample=[None]),
+    ],
+)
+def test_half_a_lock_is_none(tmp_path: Path, edit: Callable[[Any], Any]) -> None:
+    shutil.copy(recipes.project_directory() / "quickstart.lock", tmp_path / "x.lock")
+    lock.read(tmp_path / "x.lock")
+    change(tmp_path / "x.lock", edit)
+    with pytest.raises(UserError, match=r"x\.lock is not a lock, or not a whole one; lock=off"):
+        lock.read(tmp_path / "x.lock")
+
+
+def test_what_a_lock_does_not_say_and_what_is_no_more(locked: Path, factory: Command) -> None:
+    def edit(content: Any) -> None:
+        profile = content["composition"]["profile"]
+        del profile["max_batch_size"]
+        profile.update(max_input_len="1500", max_output_len=7)
+
+    change(locked, edit)
+    done = factory("recipe=mine")
+    assert done.returncode == 2
+    number = 1 + locked.read_text().splitlines().index("    max_output_len: 7")
+    assert "it does not say composition.profile.max_batch_size, now it is 1; " in done.stderr
+    assert " says composition.profile.max_input_len: '1500', now it is 1500; " in done.stderr
+    assert f"line {number} says composition.profile.max_output_len: 7, now there is none; " in done.stderr
+
+
+def test_a_locked_file_that_is_not_made_any_more(locked: Path, factory: Command) -> None:
+    change(locked, lambda content: content["outputs"]["exact"].update({"engine/more": {"bytes": 1, "sha256": "0"}}))
+    done = factory("recipe=mine", "verify=true")
+    assert done.returncode == 3
+    assert "engine/more is in the lock and was not made" in done.stderr
+    done = factory("recipe=mine", "stop_after=convert")  # nor are other tools than in the lock a run's that stops early
+    assert done.returncode == 0
+    assert "warning" not in done.stderr
+
+
+def test_a_recipe_directory_that_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # as on a read-only mount, root or not
+    keeper = lock.Lock("mine", tmp_path / "mine.lock", "write", {})
+    with pytest.raises(EnvironmentFault, match=r"mine\.lock; copy the recipe into recipes/ of a directory"):
+        keeper.before(None)  # type: ignore[arg-type]
 
 
 def test_inputs_alone_are_locked_without_making_anything(factory: Command, tmp_path: Path) -> None:

@@ -104,3 +104,48 @@ def test_every_step_of_the_jetson_recipe_is_planned_for_its_device() -> None:
     steps = plan.make(made, lambda step, key: False).steps
     assert [step.name for step in steps] == ["fetch", "convert", "pack", "kit", "reference", "validate"]
     assert made.device.reserved_mb == 4000
+
+
+OWN = "# @package _global_\ndefaults:\n  - override /model: debug\n  - _self_\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (OWN + "outputs: there\nlock: write\n", "sets outputs, lock, which the command line says"),
+        (OWN + "nonsense: 1\n", "recipe/mine: unknown setting 'nonsense'; choices: backend, device"),
+        (OWN + "profile: {max_input_lne: 1}\n", "unknown setting 'profile.max_input_lne'; did you mean 'profile.max"),
+        (OWN.replace("defaults", "default"), "recipe/mine: unknown setting 'default'; choices: "),
+        (OWN.replace("/model", "/modle"), "recipe/mine: unknown setting 'modle'; did you mean 'model'?"),
+        ("# @package _global_\n- a\n- b\n", "is not a mapping of settings"),
+        (OWN.partition("\n")[2], "'recipes/mine.yaml' is no recipe; its first line must be '# @package _global_'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_says_why(factory: Command, tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text(content)
+    done = factory("recipe=mine", "dry_run=true")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert factory("model=debug", "dry_run=true").returncode == 0  # which is nobody else's trouble
+
+
+def test_recipes_of_other_editors(factory: Command, tmp_path: Path) -> None:
+    (tmp_path / "recipes" / "folder.yaml").mkdir(parents=True)
+    (tmp_path / "recipes" / "mine.yaml").write_bytes(b"\xef\xbb\xbf" + OWN.replace("\n", "\r\n").encode())
+    for name in ("mine", "mine.yaml"):
+        done = factory(f"recipe={name}", "dry_run=true")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("debug-")
+    done = factory("recipe=[mine,quickstart]", "model=debug", "weights=auto", "dry_run=true")
+    assert done.returncode == 2
+    assert "one recipe at a time" in done.stderr
+
+
+def test_a_recipe_can_say_what_every_composition_has(factory: Command, tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text(OWN + "trtllm_version: 0.15.0\n")
+    done = factory("recipe=mine", "--cfg", "job")
+    assert "trtllm_version: 0.15.0" in done.stdout, done.stderr
+    assert "trtllm_version: 0.14.0" in factory("recipe=mine", "trtllm_version=0.14.0", "--cfg", "job").stdout

@@ -45,8 +45,10 @@ def _sweep() -> int:
             sys.argv[1:] = arguments
             try:
                 _hydra()
-            finally:
-                code = running.finish(sweep)
+            except BaseException:
+                running.finish(sweep, whole=False)
+                raise
+            code = running.finish(sweep)
     if planned:
         from whisper_factory import report
 

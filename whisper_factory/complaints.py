@@ -38,7 +38,10 @@ def explain(error: BaseException, conf: Path) -> FactoryError | None:
             return _missing(link, conf)
     told = [link for link in chain if isinstance(link, OmegaConfBaseException | HydraException) or _is_hydras(link)]
     told.sort(key=lambda link: (not getattr(link, "full_key", None), "$" in str(link)))  # the one that names a key
-    return UserError(_reworded(str(told[0]), str(chain[0]), conf)) if told else None
+    if not told:
+        return None
+    said, file = _reworded(str(told[0]), str(chain[0]), conf), re.search(r"In '(recipe/\S+)':", str(chain[0]))
+    return UserError(f"{file[1]}: {said}" if file and file[1] not in said else said)
 
 
 def _launchers(error: BaseException) -> FactoryError | None:
@@ -89,7 +92,7 @@ def _missing(error: Any, conf: Path) -> UserError:
     if not group:
         return UserError(f"no configuration named '{name}'; leave --config-name out")
     if group == recipes.GROUP:
-        return UserError(f"unknown recipe '{name}'; {choices(name, recipes.found())}")
+        return recipes.refuse(name)
     if plugins := PLUGINS.get(group):
         name = name.removeprefix("submitit_")  # what our slurm and local are made from
         if name not in plugins:
@@ -109,9 +112,12 @@ def _reworded(message: str, outer: str, conf: Path) -> str:
     if "LexerNoViableAlt" in message:
         example = "\"outputs='~/my engines'\""
         return f"cannot read {outer.splitlines()[0]!r}; quote a value that has special characters: {example}"
+    stranger = re.match(r"Key '\S+' not in '\w+'", message)
+    key = re.search(r"full_key: (\S+)", message)
+    if stranger and key:
+        return f"unknown setting '{key[1]}'; {choices(key[1], _near_settings(key[1], conf))}"
     first = " ".join(line.strip() for line in message.splitlines() if line.strip())
     said = re.sub(r"\s*(full_key|object_type|reference_type)[:=].*", "", first)
-    key = re.search(r"full_key: (\S+)", message)
     return f"{key[1]}: {said}" if key else said
 
 

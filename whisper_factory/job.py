@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_factory import complaints, console, progress
 from whisper_factory.errors import GateMissed, UserError, choices
+from whisper_factory.recipes import RUN_ONLY
 
 if TYPE_CHECKING:
     from whisper_factory.factory import Outcome
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("whisper_factory")
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra then raises what it would otherwise print
-# Of this run, not of the engine it makes.
-RUN_ONLY = ("outputs", "store", "dry_run", "stop_after", "quiet", "lock", "verify", "objectives")
 OBJECTIVES = ("wer", "wer_increase", "latency_ms_p50", "latency_ms_p95", "real_time_factor", "peak_mb", "engine_mb",
               "build_seconds")
 WORST = 1e9  # not infinity: Optuna's TPE sampler cannot weigh it
@@ -91,7 +91,7 @@ def _one_of_many(config: Any, wants_traceback: bool) -> tuple[float, ...]:
             console.tell(error)
     except Exception as error:  # a sweep goes on with its next composition
         if wants_traceback:
-            raise
+            traceback.print_exc()
         known = complaints.explain(error, configuration_directory())
         code = console.tell(error, known)
         row = rows.failed(_name(config), overrides, str(known or console.bug(error)), code)
@@ -136,6 +136,8 @@ def _make(config: Any) -> tuple[Composition, Outcome]:
     declared = OmegaConf.masked_copy(config, [key for key in config if key not in RUN_ONLY])
     text = OmegaConf.to_yaml(declared, resolve=True)
     changed = [key for key in typed if key.partition(".")[0] not in (*RUN_ONLY, "recipe")]
+    if any(override.startswith("recipe=[") for override in hydra.overrides.task):  # Hydra would merge them
+        raise UserError("one recipe at a time; with -m, recipe=a,b makes one after the other")
     keeper = lock.keeper(composition, hydra.runtime.choices.get("recipe"), text, changed)
     return composition, factory.produce(composition, text, notes, keeper)
 

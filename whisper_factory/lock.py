@@ -9,6 +9,7 @@ within 1e-3 on others, on values spread over the file that the lock keeps.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -17,15 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from whisper_factory import backends, outputs, recipes
-from whisper_factory.errors import UserError
+from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.plan import Plan
 from whisper_factory.schema import Composition
-from whisper_factory.store import Finished, fault
+from whisper_factory.store import Finished, fault, files
 
 log = logging.getLogger(__name__)
 MODES = ("check", "write", "inputs", "off")
 SHAPING = ("convert", "pack", "kit", "build")  # the steps whose outputs are promised
 WHAT_TO_DO = "lock=off runs it without the lock, lock=write locks the recipe anew"
+ELSEWHERE = "copy the recipe into recipes/ of a directory that can be written"
+PARTS = ("composition", "inputs", "tools")
+ABSENT = "(none)"
 UNPROVEN = "unproven: the weights were not at hand where this was written"
 SAMPLES = 64
 CLOSE = 1e-3
@@ -59,6 +63,8 @@ class Lock:
         """
         if self.plans_only:
             write(self.path, self._content(plan, None))
+        elif self.mode == "write" and not os.access(self.path.parent, os.W_OK):  # said before the work, not after
+            raise EnvironmentFault(f"cannot write {self.path}; {ELSEWHERE}")
         if self.mode != "check":
             return
         now = self._content(plan, None)
@@ -68,7 +74,7 @@ class Lock:
             told = "; ".join(_told(lines, *difference) for difference in wrong[:TOLD])
             more = f"; and {len(wrong) - TOLD} more" if len(wrong) > TOLD else ""
             raise UserError(f"{self.path} locks another engine: {told}{more}; {WHAT_TO_DO}")
-        for tool in _other_tools(self.locked, now):
+        for tool in _other_tools(self.locked, now, plan.composition.stop_after is not None):
             log.warning("warning: %s: %s; outputs may differ", self.path.name, tool)
 
     def after(self, plan: Plan, finished: Mapping[str, Finished]) -> None:
@@ -97,6 +103,10 @@ class Lock:
             equal += close
             if not close:
                 wrong.append(f"{name} differs by more than {CLOSE}" if known else f"{name} is not in the lock")
+        if plan.composition.stop_after is None:
+            made = {*now["exact"], *now["computed"], *now["not_promised"]}
+            wrong += [f"{name} is in the lock and was not made" for part in ("exact", "computed")
+                      for name in locked[part] if name not in made]
         return equal, wrong
 
     def _content(self, plan: Plan, finished: Mapping[str, Finished] | None) -> dict[str, Any]:
@@ -129,6 +139,8 @@ def keeper(composition: Composition, recipe: str | None, declared: str, typed: C
     chosen = mode or ("check" if path.is_file() else "off")
     if (chosen == "check" or composition.verify) and not path.is_file():
         raise UserError(f"recipe '{recipe}' has no lock ({path}); lock=write writes one")
+    if composition.verify and (composition.dry_run or chosen == "inputs"):
+        raise UserError("verify=true makes the engine once more; leave dry_run and lock=inputs out")
     if chosen == "write" and (composition.dry_run or composition.stop_after):
         raise UserError("lock=write makes the whole engine; leave dry_run and stop_after out, or use lock=inputs")
     if chosen in ("write", "inputs") and typed:
@@ -170,6 +182,17 @@ def _close(known: list[float], now: list[float]) -> bool:
     return len(known) == len(now) and all(abs(a - b) <= CLOSE * max(1, abs(a)) for a, b in zip(known, now, strict=True))
 
 
+def _has_outputs(outputs: Any) -> bool:
+    """Whether a lock's outputs are as `promised` gives them, or said to be unproven."""
+    if isinstance(outputs, str):
+        return True
+    parts = [outputs.get(part) for part in ("exact", "computed")] if isinstance(outputs, dict) else [None]
+    samples = [about.get("sample") if isinstance(about, dict) else None
+               for about in (parts[-1].values() if isinstance(parts[-1], dict) else ())]
+    return all(isinstance(part, dict) for part in parts) and all(
+        isinstance(sample, list) and all(isinstance(value, float) for value in sample) for sample in samples)
+
+
 def _inputs(plan: Plan, finished: Mapping[str, Finished] | None) -> dict[str, Any]:
     """Every input: where it comes from, its digest, and its size where it has been seen."""
     sizes = finished["fetch"].record["outputs"] if finished else {}
@@ -191,8 +214,9 @@ def _inputs(plan: Plan, finished: Mapping[str, Finished] | None) -> dict[str, An
 def _differences(locked: Any, now: Any, part: str, ignored: tuple[str, ...] = ()) -> list[tuple[str, Any, Any]]:
     """(dotted key, the lock's value, today's) of each leaf of one part that is not the same in both."""
     before, after = (dict(_leaves(content.get(part), part)) for content in (locked, now))
-    return [(key, before.get(key), after.get(key)) for key in sorted({*before, *after})
-            if before.get(key) != after.get(key) and key.rpartition(".")[2] not in ignored]
+    pairs = [(key, before.get(key, ABSENT), after.get(key, ABSENT)) for key in sorted({*before, *after})]
+    return [(key, one, other) for key, one, other in pairs
+            if one != other and key.rpartition(".")[2] not in ignored]
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -205,9 +229,11 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 def _told(lines: list[str], key: str, locked: Any, now: Any) -> str:
     """One difference, with the line of the lock that says otherwise."""
-    number = _line(lines, key)
-    where = f"line {number} says " if number else "it does not say "
-    return f"{where}{key}: {locked}, now it is {now}" if number else f"{where}{key}, now it is {now}"
+    show = repr if str(locked) == str(now) else str  # '750' is not 750
+    if locked is ABSENT:
+        return f"it does not say {key}, now it is {now}"
+    after = "now there is none" if now is ABSENT else f"now it is {show(now)}"
+    return f"line {_line(lines, key)} says {key}: {show(locked)}, {after}"
 
 
 def _line(lines: list[str], key: str) -> int | None:
@@ -227,9 +253,10 @@ def _line(lines: list[str], key: str) -> int | None:
     return at or None
 
 
-def _other_tools(locked: Any, now: Any) -> list[str]:
-    return [f"made with {key.partition('.')[2]} {before or '(none)'}, here it is {after or '(none)'}"
-            for key, before, after in _differences(locked, now, "tools")]
+def _other_tools(locked: Any, now: Any, partly: bool) -> list[str]:
+    """What was made with other versions; a run that stops early uses fewer tools."""
+    return [f"made with {key.partition('.')[2]} {before}, here it is {after}"
+            for key, before, after in _differences(locked, now, "tools") if not (partly and after is ABSENT)]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -242,12 +269,13 @@ def read(path: Path) -> dict[str, Any]:
 
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is: a tenth of the time
-        content = yaml.load(path.read_text(encoding="utf-8"), loader)
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}; {WHAT_TO_DO}") from error
-    if not isinstance(content, dict) or not {"composition", "inputs", "tools", "outputs"} <= set(content):
-        raise UserError(f"{path} is not a lock; {WHAT_TO_DO}")
-    return content
+    found: dict[str, Any] = content if isinstance(content, dict) else {}
+    if not all(isinstance(found.get(part), dict) for part in PARTS) or not _has_outputs(found.get("outputs")):
+        raise UserError(f"{path} is not a lock, or not a whole one; {WHAT_TO_DO}")
+    return found
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -256,8 +284,6 @@ def write(path: Path, content: dict[str, Any]) -> None:
     Raises:
         EnvironmentFault: the recipe's directory cannot be written.
     """
-    import os
-
     import yaml
 
     head = (f"# What `python -m whisper_factory recipe={content['recipe']}` is made of. Written by lock=write.\n"
@@ -267,12 +293,10 @@ def write(path: Path, content: dict[str, Any]) -> None:
     for name, part in content.items():  # one fact a line
         flow = None if name == "outputs" and isinstance(part, dict) else False
         text += yaml.safe_dump({name: part}, sort_keys=False, default_flow_style=flow, width=2000, allow_unicode=True)
-    fresh = path.with_name(f".{path.name}.new")
     try:
-        fresh.write_text(text, encoding="utf-8")
-        os.replace(fresh, path)
+        files.replace(path, text)
     except OSError as error:
-        known = fault(error, path.parent, "copy the recipe into recipes/ of a directory that can be written")
+        known = fault(error, path.parent, ELSEWHERE)
         if known is None:
             raise
         raise known from error

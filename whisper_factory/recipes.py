@@ -6,13 +6,17 @@ which win), and in the project's own. Each becomes a member of the Hydra group `
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from whisper_factory.errors import UserError
+from whisper_factory.errors import UserError, choices
 
 GROUP = "recipe"
 HEADER = "# @package _global_"  # a file without it is somebody else's
 LOCK_SUFFIX = ".lock"
+# Of one run, not of the engine it makes.
+RUN_ONLY = ("outputs", "store", "dry_run", "stop_after", "quiet", "lock", "verify", "objectives")
 
 
 def project_directory() -> Path:
@@ -33,29 +37,58 @@ def found() -> dict[str, Path]:
 
 def lock_path(name: str) -> Path:
     """Where the lock of a recipe is, or would be written."""
-    return found()[name].with_suffix(LOCK_SUFFIX)
+    return found()[name.removesuffix(".yaml")].with_suffix(LOCK_SUFFIX)  # Hydra takes both names
 
 
 def register() -> None:
-    """Make every recipe a member of its group.
-
-    Raises:
-        UserError: a file that is no YAML mapping.
-    """
+    """Make every recipe a member of its group. One that cannot be used is none, until it is asked for by name."""
     from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
 
     for name, path in found().items():
-        try:
-            node = OmegaConf.load(path)
-        except Exception as error:  # yaml's many kinds
-            raise UserError(f"recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
-        ConfigStore.instance().store(name=name, node=node, group=GROUP, package="_global_", provider=str(path))
+        with suppress(UserError):
+            ConfigStore.instance().store(name=name, node=load(path), group=GROUP, package="_global_",
+                                         provider=str(path))
+
+
+def load(path: Path) -> Any:
+    """What a recipe's file says.
+
+    Raises:
+        UserError: it is no YAML mapping, or sets what belongs to a run and not to an engine.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    try:
+        node = OmegaConf.load(path)
+    except Exception as error:  # yaml's many kinds
+        raise UserError(f"recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(node, DictConfig):
+        raise UserError(f"recipe '{path}' is not a mapping of settings")
+    if runs := [key for key in node if key in RUN_ONLY]:
+        raise UserError(f"recipe '{path}' sets {', '.join(map(str, runs))}, which the command line says: a recipe "
+                        "declares an engine, not a run")
+    return node
+
+
+def refuse(name: str) -> UserError:
+    """Why a recipe that was asked for is none."""
+    name = name.removesuffix(".yaml")
+    path = found().get(name)
+    if path is None:
+        stranger = Path("recipes", f"{name}.yaml")
+        if stranger.is_file():
+            return UserError(f"'{stranger}' is no recipe; its first line must be '{HEADER}'")
+        return UserError(f"unknown recipe '{name}'; {choices(name, found())}")
+    try:
+        load(path)
+    except UserError as error:
+        return error
+    return UserError(f"recipe '{path}' appeared only now; run again")
 
 
 def _is_recipe(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
             return stream.readline().rstrip() == HEADER
     except OSError:
         return False

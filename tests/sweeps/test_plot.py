@@ -126,3 +126,9 @@ def test_numbers_of_crowded_points_cover_neither_points_nor_each_other() -> None
     assert all(placing.overlap(one, marker) == 0 for one in boxes for marker in markers)
     assert all(placing.overlap(one, other) == 0 for one in boxes for other in boxes if one is not other)
     assert all(placing.overlap(one, (0.0, 129.9, 110.0, 130.1)) == 0 for one in boxes)
+
+
+def test_half_an_installation_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plot.installed()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # importing it fails
+    assert not plot.installed()

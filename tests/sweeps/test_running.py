@@ -10,7 +10,7 @@ import filelock
 import pytest
 
 from tests.conftest import Command
-from whisper_factory.sweeps import running
+from whisper_factory.sweeps import page, rows, running
 
 GRID = ("-m", "model=debug", "precision=int8,int4", "profile=duplex_lowmem,interactive", "validation=none")
 
@@ -125,3 +125,38 @@ def test_an_unknown_objective_is_one_line(factory: Command) -> None:
     done = factory("model=debug", "objectives=[wer,size]", "dry_run=true")
     assert done.returncode == 2
     assert "error: objectives: unknown 'size'; choices: wer, wer_increase" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--cfg", "job"), ("--info=plugins",), ("--hydra-help",)])
+def test_a_question_leaves_nothing(factory: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
+    factory("-m", "model=debug", *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_of_nothing_is_a_mistake(factory: Command) -> None:
+    done = factory("-m", "model=debug", "profile.max_new_tokens=range(1,1)")
+    assert done.returncode == 2
+    assert done.stderr == "error: the sweep has no compositions: one of its ranges or globs is empty\n"
+
+
+def test_tracebacks_do_not_end_a_sweep(factory: Command, tmp_path: Path) -> None:
+    done = factory("-m", "model=debug", "precision.bits=3,8", "stop_after=fetch", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    rows = json.loads(next((tmp_path / "outputs" / "sweeps").glob("*/report.json")).read_text())["rows"]
+    assert [row["status"] for row in rows] == ["passed", "failed"]
+    assert "precision.bits=3: choices: 0" in rows[1]["error"]
+
+
+def test_a_sweep_that_is_cut_short_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = prepared("-m", "model=tiny.en,base")
+    rows.write(sweep.rows, 0, rows.begun("tiny.en", ["model=tiny.en"]))
+    assert running.finish(sweep, whole=False) == 4
+    assert page.CUT_SHORT in capsys.readouterr().out
+    assert page.CUT_SHORT in (sweep.directory / "report.html").read_text()
+    assert json.loads((sweep.directory / "report.json").read_text())["sweep"]["whole"] is False
+    running.finish(sweep)
+    assert page.CUT_SHORT not in capsys.readouterr().out + (sweep.directory / "report.html").read_text()

@@ -34,6 +34,7 @@ COLUMNS: tuple[tuple[str, Numeric, str, float, str], ...] = (
     ("WER, more", "wer_increase", "+.2f", 1, "percentage points more than the float32 engine at 3000 frames"),
     ("same tokens %", "token_agreement", ".1f", 100, "tokens as the float32 engine's"),
 )
+CUT_SHORT = "The sweep was cut short: what it had not begun is missing here. The same command again goes on from there."
 EVIDENCE = {"preflight": "measured on a stand-in with the same weights: no latency, no memory",
             "graph": "measured on the graph alone: no latency, no memory"}
 
@@ -46,7 +47,8 @@ def write(directory: Path, sweep: Mapping[str, Any], rows: Sequence[Row]) -> lis
 
     Args:
         directory: made if it is not there.
-        sweep: its "key" (hex digits), the "command" that runs it, the version of "whisper_factory".
+        sweep: its "key" (hex digits), the "command" that runs it, the version of "whisper_factory", and whether the
+            rows are its "whole" (taken for granted).
         rows: at least one, in any order.
 
     Returns:
@@ -105,7 +107,7 @@ def as_html(sweep: Mapping[str, Any], entries: Sequence[Ranked], drawing: plot.D
 <h1>Sweep {escape(sweep["key"][:12])}</h1>
 <p>{escape(summary(entries))}. On the front is what passed its gates, and has no rival that did and is as good in word
 error rate, median latency and peak memory, and better in one of them.</p>
-{_command(sweep["command"])}
+{_command(sweep["command"])}{"" if sweep.get("whole", True) else f'<p class="note">{CUT_SHORT}</p>'}
 {_figure(drawing, entries)}
 <p class="sort"><label>Order: <select>{options}</select></label></p>
 <div class="box">

@@ -8,7 +8,7 @@ version of matplotlib: no clock, no random ids, no settings of the user.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import io
 import math
 import re
@@ -54,8 +54,12 @@ class Drawing:
 
 
 def installed() -> bool:
-    """Whether matplotlib is here; nothing is imported."""
-    return importlib.util.find_spec("matplotlib") is not None
+    """Whether matplotlib is here, and whole: a sweep that took hours is not to end on half of it."""
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError:
+        return False
+    return True
 
 
 def draw(entries: Sequence[Ranked]) -> Drawing:

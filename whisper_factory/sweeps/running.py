@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from whisper_factory import __version__, digest
-from whisper_factory.errors import EnvironmentFault
+from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.sweeps import rows
 from whisper_factory.sweeps.front import Row
 
 SWEEP = ("-m", "--multirun")
 FOLDER = "sweeps"  # below the outputs
 ROWS = "rows"
+ASKING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
 LAUNCHER = ("hydra/launcher", "hydra.launcher")
 # Settings of a run, not of the engines it makes: the same sweep elsewhere, or on other machines, keeps its key.
 RUN_ONLY = ("outputs", "store", "dry_run", "stop_after", "quiet", "lock", "verify")
@@ -41,7 +42,9 @@ class Sweep:
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for more than one composition."""
+    """Whether a command line asks for more than one composition to be made, and not only to be told something."""
+    if any(argument.partition("=")[0] in ASKING for argument in arguments):
+        return False
     return any(argument in SWEEP or argument.lower() == "hydra.mode=multirun" for argument in arguments)
 
 
@@ -91,16 +94,23 @@ def at_work(sweep: Sweep) -> Iterator[list[str]]:
         lock.release()
 
 
-def finish(sweep: Sweep) -> int:
-    """Write the report, print the table, and return the exit code of the first composition that failed."""
+def finish(sweep: Sweep, whole: bool = True) -> int:
+    """Write the report, print the table, and return the exit code of the first composition that failed.
+
+    Args:
+        whole: whether all compositions were begun.
+    """
     from whisper_factory.sweeps import page, table
 
     collected: list[Row] = rows.read(sweep.rows)
     if collected and not sweep.dry:
-        about = {"key": sweep.key, "command": sweep.command, "whisper_factory": __version__}
+        about = {"key": sweep.key, "command": sweep.command, "whisper_factory": __version__, "whole": whole}
         page.write(sweep.directory, about, collected)
         if not sweep.quiet:
-            print(f"\n{table.table(collected)}\n\nreport      {sweep.directory / 'report.html'}")
+            left = "" if whole else f"\n\n{page.CUT_SHORT}"
+            print(f"\n{table.table(collected)}{left}\n\nreport      {sweep.directory / 'report.html'}")
+    if whole and not collected and not sweep.dry:
+        raise UserError("the sweep has no compositions: one of its ranges or globs is empty")
     return next((row["exit_code"] for row in collected if row["exit_code"]), 0)
 
 
