@@ -50,6 +50,7 @@ HERE = Path(__file__).resolve().parent
 PEERS = ("faster-whisper==1.2.1", "ctranslate2==4.8.5")
 QUANTISED = ("q5_0", "q8_0")
 SHORT_SECONDS, PAUSE_SECONDS, LONG_BATCH, LONG_BEAMS = 7.0, 0.3, 8, (1, 4)
+BUSY = 0.5  # load average from which on a measurement is not to be believed
 COLD_CLIP = clips.HERE / "sample.flac"  # 4.84 s
 # Variables that would choose a library's kernels or threads for it.
 TUNING = ("OPENBLAS_", "OMP_", "MKL_", "KMP_", "GOMP_", "CT2_", "GGML_")
@@ -242,7 +243,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="6 clips, 2 rounds, to see that it runs")
     options = parser.parse_args()
     if options.quick:
-        options.clips, options.rounds, options.long_rounds = 6, 2, 1
+        options.clips, options.rounds, options.long_rounds = options.clips or 6, 2, 1
+    if os.getloadavg()[0] > BUSY:
+        print(f"something else is at work here (load {os.getloadavg()[0]:.1f}): the times will tell little",
+              file=sys.stderr)
     work: Path = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     if options.profiles:
