@@ -7,9 +7,8 @@ Theirs is whisper-cli with the same weights in q5_0 and q8_0: as it comes (five 
 30 s); greedy, as ours is; and greedy with --audio-ctx of 7.5 s, which it calls experimental. Each run is a fresh
 process, and the programs take turns.
 
-whisper.cpp comes from the package index, inside the sdist of its Python binding, and is built with one job, for this
-machine, without BLAS, its libraries linked in. Needs a C++ compiler and the `dev` extra (its converter uses torch and
-openai-whisper's vocabulary). What --work names is kept: a second run only measures.
+whisper.cpp is fetched and built by whisper_cpp.py, which says what that needs. What --work names is kept: a second run
+only measures.
 """
 
 from __future__ import annotations
@@ -20,27 +19,19 @@ import re
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
-import venv
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import whisper_cpp
 from memory import build
 from precisions import machine
 
-from tests.real_weights import TINY_EN, packaged
 from whisper_factory import backends, clips, dataset
-from whisper_factory.whisper import readers
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
 
-BINDING, VERSION = "pywhispercpp==1.5.1", "1.8.5"  # of the whisper.cpp in its sdist
-TOOLS = ("cmake==4.4.4", "ninja==1.13.2")
-OPTIONS = ("CMAKE_BUILD_TYPE=Release", "BUILD_SHARED_LIBS=OFF", "GGML_NATIVE=ON", "GGML_BLAS=OFF",
-           "WHISPER_BUILD_TESTS=OFF", "WHISPER_BUILD_SERVER=OFF")
 QUANTISED = ("q5_0", "q8_0")
 GREEDY = ("--beam-size", "1", "--best-of", "1")
 MODES = {"as it comes": (), "greedy": GREEDY, "greedy, 7.5 s of context": (*GREEDY, "--audio-ctx", "375")}
@@ -64,45 +55,6 @@ def peak(command: list[str]) -> tuple[str, float]:
     return str(out), kilobytes * 1024 / 1e6
 
 
-def quietly(*command: str | Path) -> None:
-    """Run a program at the lowest priority; what it printed is shown only if it fails."""
-    done = subprocess.run(["nice", "-n", "19", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout[-4000:]}")
-
-
-def whisper_cpp(work: Path) -> tuple[Path, Path]:
-    """Fetch and build whisper.cpp; its source, and the folder of its programs."""
-    tools, sdist, name = work / "tools", work / "sdist", BINDING.replace("==", "-")
-    if not (tools / "bin" / "ninja").exists():
-        venv.create(tools, with_pip=True)
-        quietly(tools / "bin" / "pip", "install", *TOOLS)
-    if not sdist.exists():
-        quietly(tools / "bin" / "pip", "download", "--no-binary", "pywhispercpp", "--no-deps", "--dest", work, BINDING)
-        with tarfile.open(work / f"{name}.tar.gz") as archive:
-            archive.extractall(sdist, filter="data")
-    source, made = sdist / name / "whisper.cpp", work / "build"
-    quietly(tools / "bin" / "cmake", "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'bin' / 'ninja'}", "-S", source,
-            "-B", made, *(f"-D{option}" for option in OPTIONS))
-    quietly(tools / "bin" / "cmake", "--build", made, "-j1", "--target", "whisper-cli", "whisper-quantize")
-    return source, made / "bin"
-
-
-def ggml(work: Path, source: Path, programs: Path) -> dict[str, Path]:
-    """tiny.en as whisper.cpp's files, by precision: its own converter and quantiser on the weights that we read."""
-    import torch
-
-    weights = readers.read(packaged(TINY_EN).parent, "ctranslate2")
-    state = {name: torch.from_numpy(np.array(tensor, np.float16)) for name, tensor in weights.tensors.items()}
-    torch.save({"dims": asdict(weights.dimensions), "model_state_dict": state}, work / "tiny.en.pt")
-    checkout = packaged("whisper/assets/mel_filters.npz").parents[2]  # it looks for whisper/assets in there
-    quietly(sys.executable, source / "models" / "convert-pt-to-ggml.py", work / "tiny.en.pt", checkout, work)
-    made = {precision: work / f"ggml-{precision}.bin" for precision in QUANTISED}
-    for precision, file in made.items():
-        quietly(programs / "whisper-quantize", work / "ggml-model.bin", file, precision)
-    return made
-
-
 def clip(file: Path) -> str:
     """Write bundled clips, joined and followed by silence, as a WAV of SECONDS; what is said in it."""
     known = {found.name: found for found in clips.bundled("full")}
@@ -119,16 +71,17 @@ def heard(printed: str) -> str:
 
 def compare(work: Path) -> None:
     """Build, measure, and print the transcripts and the table."""
-    source, programs = whisper_cpp(work)
+    files = whisper_cpp.ggml("tiny.en", work, QUANTISED)
+    program = whisper_cpp.fetch_and_build(work)[1] / "bin" / "whisper-cli"
     wav = work / "clip.wav"
     said = clip(wav)
     _, engine = build(work, "profile=duplex_lowmem", "model=tiny.en", "precision=int8")
     ours = "whisper_factory, int8, duplex_lowmem"
     commands = {ours: [sys.executable, "-m", "whisper_factory.run", "--engine_dir", str(engine), "--input_file",
                        str(wav), "--threads", str(THREADS), "--report_memory"]}
-    for precision, file in ggml(work, source, programs).items():
+    for precision, file in files.items():
         for label, options in MODES.items():
-            commands[f"whisper.cpp, {precision}, {label}"] = [str(programs / "whisper-cli"), "--model", str(file),
+            commands[f"whisper.cpp, {precision}, {label}"] = [str(program), "--model", str(file),
                 "--file", str(wav), "--threads", str(THREADS), "--no-prints", *options]
     found: dict[str, list[float]] = {label: [] for label in commands}
     texts: dict[str, str] = {}
@@ -145,7 +98,7 @@ def compare(work: Path) -> None:
     for label, all_mb in found.items():
         middle, errors = statistics.median(all_mb), dataset.score([(said, texts[label])]).word_errors
         print(f"| {label} | {middle:.1f} | {min(all_mb):.1f} to {max(all_mb):.1f} | {middle / base:.2f} | {errors} |")
-    versions = {**backends.get("onnxruntime").tools(), "whisper.cpp": f"{VERSION} ({BINDING})"}
+    versions = {**backends.get("onnxruntime").tools(), "whisper.cpp": f"{whisper_cpp.VERSION} ({whisper_cpp.BINDING})"}
     print(f"\nMedian of {RUNS}. {machine(versions, THREADS)}.")
 
 

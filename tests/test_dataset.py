@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.real_engine import clip, tiny_en
-from whisper_factory import clips, dataset, run
+from whisper_factory import clips, dataset, flags, run
 from whisper_factory.steps import validate
 
 
@@ -55,9 +55,9 @@ def test_a_manifest_is_heard(manifest: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_longest_is_upstreams_name_for_nopad(monkeypatch: pytest.MonkeyPatch) -> None:
-    def options(*flags: str) -> str | None:
-        wanted = run._parse(["--engine_dir", "e", "--input_file", "a.wav", *flags])
-        return run._options(wanted).padding_strategy
+    def options(*asked: str) -> str | None:
+        wanted = run._parse(["--engine_dir", "e", "--input_file", "a.wav", *asked])
+        return flags.options(wanted).padding_strategy
 
     assert options("--padding_strategy", "longest") == options("--padding_strategy", "nopad") == "nopad"
     assert options("--padding_strategy", "max") == "max"

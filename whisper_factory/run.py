@@ -12,33 +12,25 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from whisper_factory import console, dataset
 from whisper_factory.errors import UserError, choices
+from whisper_factory.flags import Parser, add_options, options
 
 if TYPE_CHECKING:
     from whisper_factory.engine_spec import EngineSpec
     from whisper_factory.resident import Measured
-    from whisper_factory.whisper.options import Options
     from whisper_factory.whisper.transcribe import Transcript
 
 log = logging.getLogger("whisper_factory")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-LONGEST = "longest"  # upstream's name for what `nopad` is here: a batch's windows are as long as its longest needs
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the flags)")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags: those of TensorRT-LLM's Whisper example where it has them."""
-    flags = _Parser(prog="python -m whisper_factory.run", description="Transcribe audio files with an engine.",
-                    allow_abbrev=False)
+    flags = Parser(prog="python -m whisper_factory.run", description="Transcribe audio files with an engine.",
+                   allow_abbrev=False)
     add = flags.add_argument
     add("--engine_dir", type=Path, required=True, metavar="DIR", help="what a build printed, or its engine/")
     audio = flags.add_mutually_exclusive_group(required=True)
@@ -46,15 +38,7 @@ def parser() -> argparse.ArgumentParser:
                        help="WAV or FLAC, any rate, any number of channels, any length")
     audio.add_argument("--dataset", type=Path, metavar="MANIFEST", help='JSON lines of {"audio": "clip.wav", "text": '
                        '"what is said"}, paths relative to it; prints the word error rate too')
-    add("--padding_strategy", metavar="HOW", help="max: pad each clip to the engine's length; nopad or longest: the "
-        "window follows the longest clip of a batch; trim: cut longer clips (default: the engine's)")
-    add("--max_new_tokens", type=int, metavar="N", help="most tokens a window may get (default: the engine's); "
-        "TensorRT-LLM pins memory in proportion: lower it where a Jetson reports that it cannot")
-    add("--num_beams", type=int, default=1, metavar="N", help="width of the beam search (default: 1, greedy)")
-    add("--language", metavar="CODE", help="spoken language, multilingual models only (default: detected)")
-    add("--task", default="transcribe", metavar="TASK", help="transcribe (default), or translate into English")
-    add("--batch_size", type=int, metavar="N", help="windows at once (default: the engine's most)")
-    add("--threads", type=int, metavar="N", help="CPU threads (default: the backend's choice)")
+    add_options(flags)
     add("--output_json", type=Path, metavar="FILE", help="write the transcripts with tokens, windows and timings")
     add("--report_memory", action="store_true", help="memory the engine took, loaded and at its peak, "
         "against what was predicted")
@@ -80,12 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    flags = parser()
-    known, unknown = flags.parse_known_args(arguments)
-    if unknown:
-        names = [option for action in flags._actions for option in action.option_strings if len(option) > 2]
-        wrong = unknown[0].partition("=")[0]
-        raise UserError(f"unknown flag '{wrong}'; {choices(wrong, names)}")
+    known = parser().parse(arguments)
     if known.log_level not in LOG_LEVELS:
         raise UserError(f"unknown --log_level '{known.log_level}'; {choices(known.log_level, LOG_LEVELS)}")
     return known
@@ -99,8 +78,8 @@ def run(wanted: argparse.Namespace) -> None:
     from whisper_factory.whisper.options import check, engine_directory
 
     spec = EngineSpec.load(engine_directory(wanted.engine_dir))
-    options = _options(wanted)
-    check(options, spec)
+    asked = options(wanted)
+    check(asked, spec)
     _check_lengths(wanted, spec)
 
     from whisper_factory import backends, resident
@@ -116,7 +95,7 @@ def run(wanted: argparse.Namespace) -> None:
     transcriber = Transcriber.load(wanted.engine_dir, wanted.threads)
     loaded = time.perf_counter()
     meter.loaded()
-    transcripts = transcriber.transcribe(clips, options)
+    transcripts = transcriber.transcribe(clips, asked)
     took = time.perf_counter() - loaded
     for path, transcript in zip(wanted.input_file, transcripts, strict=True):
         _print(path, transcript, spec)
@@ -144,23 +123,12 @@ def _report_memory(found: Measured, spec: EngineSpec) -> None:
              shape.max_batch_size, shape.max_beam_width, shape.max_input_len, shape.max_new_tokens)
 
 
-def _options(wanted: argparse.Namespace) -> Options:
-    from whisper_factory.whisper.options import Options
-
-    asked = {entry.name: getattr(wanted, entry.name) for entry in dataclasses.fields(Options)}
-    if asked["padding_strategy"] == LONGEST:
-        asked["padding_strategy"] = "nopad"
-    return Options(**asked)
-
-
 def _check_lengths(wanted: argparse.Namespace, spec: EngineSpec) -> None:
     asked, built = wanted.max_input_len, spec.profile.max_input_len
     if asked is not None and asked != built:
         raise UserError(f"--max_input_len {asked} disagrees with the engine, which was built for {built} mel frames "
                         f"({built / 100:g} s; longer audio is cut into windows); leave the flag out, or build an "
                         f"engine with profile.max_input_len={asked}")
-    if wanted.threads is not None and wanted.threads < 1:
-        raise UserError(f"--threads {wanted.threads} is not a number of threads; choices: 1 or more")
     if wanted.output_json and not wanted.output_json.absolute().parent.is_dir():
         raise UserError(f"--output_json {wanted.output_json}: its directory does not exist; create it first")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from whisper_factory import console
 from whisper_factory.errors import UserError, choices
+from whisper_factory.flags import Parser
 from whisper_factory.store import upkeep
 from whisper_factory.store.steps import Store, default_path
 from whisper_factory.store.survey import KEY, Survey, survey, weight
@@ -17,17 +17,10 @@ from whisper_factory.store.users import State
 DAMAGED = 3
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the flags)")
-
-
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = _Parser(prog="python -m whisper_factory.store", description="Look after the store of finished steps.",
-                    allow_abbrev=False)
+    flags = Parser(prog="python -m whisper_factory.store", description="Look after the store of finished steps.",
+                   allow_abbrev=False)
     commands = flags.add_subparsers(dest="command", metavar="ls|verify|gc", required=True)
     said = {
         "ls": "list finished steps, their sizes, and the output directories that use them",
