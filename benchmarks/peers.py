@@ -23,11 +23,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,6 +35,7 @@ import whisper_cpp
 from keeping import fingerprint
 from memory import build
 from numpy.typing import NDArray
+from peer_running import HERE, Heard, System, cold_start, hear
 from precisions import machine
 
 from whisper_factory import backends, clips
@@ -46,93 +44,10 @@ from whisper_factory.whisper import windows
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
 
-HERE = Path(__file__).resolve().parent
 PEERS = ("faster-whisper==1.2.1", "ctranslate2==4.8.5")
 QUANTISED = ("q5_0", "q8_0")
 SHORT_SECONDS, PAUSE_SECONDS, LONG_BATCH, LONG_BEAMS = 7.0, 0.3, 8, (1, 4)
 BUSY = 0.5  # load average from which on a measurement is not to be believed
-COLD_CLIP = clips.HERE / "sample.flac"  # 4.84 s
-# Variables that would choose a library's kernels or threads for it.
-TUNING = ("OPENBLAS_", "OMP_", "MKL_", "KMP_", "GOMP_", "CT2_", "GGML_")
-
-
-@dataclass(frozen=True)
-class System:
-    """Something that hears, and how it is run."""
-
-    name: str
-    worker: str  # of peer_worker.py, or whisper_cpp
-    program: Path  # Python, or the compiled worker
-    model: Path
-    beams: int = 1
-    batch: int = 1
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A clip that all systems hear: its samples in a file, its length, and what is said."""
-
-    file: Path
-    seconds: float
-    text: str
-    windows: tuple[tuple[float, float], ...] = ()  # of a long one
-
-
-def environment() -> dict[str, str]:
-    """This process's, but that every library chooses kernels and threads by itself."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(TUNING)}
-    return {**kept, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [kept.get("PYTHONPATH")])])}
-
-
-def hear(system: System, heard: list[Heard], language: str | None, threads: int, work: Path) -> dict[str, Any]:
-    """Run a system once, in a fresh process; its report."""
-    if system.worker == "whisper_cpp":
-        return _hear_with_whisper_cpp(system, heard, threads, language or "en")
-    job, out = work / "job.json", work / "out.json"
-    job.write_text(json.dumps({
-        "model": str(system.model), "threads": threads, "clips": [str(clip.file) for clip in heard],
-        "beams": system.beams, "batch": system.batch, "language": language, "windows": heard[0].windows,
-        "warm_up_seconds": 30 * max(2, system.batch), "started": time.monotonic()}), encoding="utf-8")
-    command = [str(system.program), str(HERE / "peer_worker.py"), system.worker, str(job), str(out)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
-    report: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    return report
-
-
-def _hear_with_whisper_cpp(system: System, heard: list[Heard], threads: int, language: str) -> dict[str, Any]:
-    command = [str(system.program), str(system.model), str(threads), language, *(str(clip.file) for clip in heard)]
-    report: dict[str, Any] = {"clips": []}
-    started = time.monotonic()
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            word, _, rest = line.rstrip("\n").partition(" ")
-            if word == "warm":
-                report["up_s"] = time.monotonic() - started
-            elif word == "load":
-                report["load_s"] = float(rest)
-            elif word == "resident":
-                report["resident"] = 1024 * int(rest)
-            else:
-                first, _, text = rest.partition(" ")
-                report["clips"].append({"seconds": float(word), "first_token_s": float(first), "text": text.strip()})
-    if child.returncode or len(report["clips"]) != len(heard):
-        sys.exit(f"{' '.join(command)} ended with {child.returncode} after {len(report['clips'])} clips")
-    return report
-
-
-def cold_start(engine: Path, threads: int) -> float:
-    """Seconds from the start of `python -m whisper_factory.run` to the transcript of a clip of 5 s."""
-    command = [sys.executable, "-m", "whisper_factory.run", "--engine_dir", str(engine), "--input_file", str(COLD_CLIP),
-               "--threads", str(threads), "--log_level", "error"]
-    started = time.monotonic()
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        if not child.stdout.readline():
-            sys.exit(f"{' '.join(command)} printed nothing")
-        return time.monotonic() - started
 
 
 def short_clips(work: Path, manifest: Path | None, most: int | None) -> list[Heard]:
@@ -229,7 +144,7 @@ def versions() -> dict[str, str]:
 def main() -> None:
     """Prepare, measure, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="what is installed, built and measured; 1 GB, kept")
+    parser.add_argument("--work", type=Path, required=True, help="what is installed, built and measured; 2 GB, kept")
     parser.add_argument("--model", default="tiny.en", choices=("tiny.en", "base"))
     parser.add_argument("--profiles", nargs="*", default=["duplex_lowmem", "interactive"],
                         help="named none: no short clips")

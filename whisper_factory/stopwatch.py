@@ -1,7 +1,8 @@
 """Where a loaded engine's time goes, call by call.
 
 A stopwatch wraps the methods of the one engine it is given, and of the utterances that come out of it; an engine
-without one runs the code it always runs. What it costs is a microsecond or two a call.
+without one runs the code it always runs. What it costs is a microsecond or two a call. Where a call only sets a GPU to
+work, the time is counted in the next call that waits for it.
 """
 
 from __future__ import annotations
