@@ -67,7 +67,7 @@ def result(outcome: Outcome) -> str:
     """The transcript of the sample, the numbers of the validation, the engine's size, and where it is."""
     lines = []
     if outcome.validation:
-        lines += _validation(outcome.validation)
+        lines += _validation(outcome.validation, on_gpu=outcome.plan.spec.target is not None)
     if "build" in outcome.finished:
         megabytes = sum(about["bytes"] for about in outcome.finished["build"].record["outputs"].values()) / 1e6
         lines.append(f"engine      {megabytes:.1f} MB")
@@ -99,7 +99,7 @@ def _kit(plan: Plan) -> list[str]:
             f"tar xf {outputs.KIT} && bash kit/build.sh"]
 
 
-def _validation(report: dict[str, Any]) -> list[str]:
+def _validation(report: dict[str, Any], on_gpu: bool) -> list[str]:
     summary, first = report["summary"], report["clips"][0]
     lines = [
         f"sample      {first['heard']}",
@@ -115,7 +115,7 @@ def _validation(report: dict[str, Any]) -> list[str]:
             f"latency     {summary['latency_ms_mean']:.0f} ms a clip, real-time factor "
             f"{summary['real_time_factor']:.3f} ({summary['threads']} threads), load {summary['load_ms']:.0f} ms",
             f"memory      {summary['peak_rss_mb']:.0f} MB at peak, of which {summary['baseline_rss_mb']:.0f} MB is "
-            "Python and its libraries",
+            f"Python and its libraries{'; what lies on the GPU is not in it' if on_gpu else ''}",
         ]
     else:
         lines.append(f"evidence    {report['evidence']}: {EVIDENCE[report['evidence']]}; latency and memory are the "

@@ -38,6 +38,10 @@ class FakeCuda(Host):
         return max((start + size - address for start, size in self.sizes.items() if start <= address < start + size),
                    default=-1)
 
+    def offset(self, address: int) -> int:
+        """Bytes from the beginning of an address's block, of which CUDA's lie at multiples of 256."""
+        return address - max(start for start in self.sizes if start <= address)
+
     def capture(self, work: Callable[[], bool]) -> int | None:
         self.recorded, self.capturing = [], True
         done = work()
@@ -78,6 +82,7 @@ class FakeContext:
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
+        assert self.engine.cuda.offset(address) % 256 == 0, f"{name} at {address:#x} is not aligned"
         return name in self.engine.inputs or name in self.engine.outputs
 
     def is_stream_capturable(self, stream: int) -> bool:
@@ -87,6 +92,7 @@ class FakeContext:
         engine = self.engine
         assert stream == engine.cuda.stream
         assert self.memory is not None
+        assert not engine.orphaned, "the runtime must outlive its engines"
         assert self.addresses.keys() == {*engine.inputs, *engine.outputs}, "every tensor is bound"
         assert self.shapes.keys() == engine.inputs.keys()
         if engine.cuda.capturing:
@@ -130,6 +136,7 @@ class FakeEngine:
         self.outputs = {value.name: KINDS[value.type] for value in self.session.get_outputs()}
         self.device_memory_size_v2 = 1000 if graph.stem == "encoder" else 2000
         self.capturable, self.broken, self.runs = True, False, 0
+        self.orphaned = False  # its runtime is gone
         self.contexts: list[FakeContext] = []
 
     def create_runtime_config(self) -> Any:
@@ -148,6 +155,10 @@ def module(ranges: Any, cuda: FakeCuda, loaded: list[FakeEngine]) -> Any:
     class Runtime:
         def __init__(self, logger: Any) -> None:
             self.logger = logger
+
+        def __del__(self) -> None:
+            for engine in loaded:
+                engine.orphaned = True
 
         def deserialize_cuda_engine(self, data: bytes) -> FakeEngine | None:
             if data == b"damaged":

@@ -21,11 +21,17 @@ from whisper_factory.errors import UserError
     ({"precision": Precision("int3", 3, "float16")}, "no precision 'int3' of 3 bits; .*choices: float32"),
     ({"dimensions": tiny_dimensions(n_audio_ctx=100)}, "n_audio_ctx 100"),
     ({"dimensions": tiny_dimensions(n_audio_state=48, n_text_state=48, n_audio_head=2, n_text_head=2)},
-     "not a multiple of 32"),
+     "n_audio_state 48 is not a multiple of 128, by which .* 256 bytes"),
 ])
 def test_what_cannot_be_built(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         tensorrt.check(replace(declared(), **changes))
+
+
+@pytest.mark.parametrize("capability", ["banana", "89", "8", "8.9.0", "sm_89", "0.0", "8.9\n"])
+def test_what_is_no_compute_capability(capability: str) -> None:
+    with pytest.raises(UserError, match=r"is not two numbers and a dot; choices: 7\.5, .*8\.9"):
+        tensorrt.check(declared(capability=capability))
 
 
 def test_what_can_be_built() -> None:
@@ -54,6 +60,9 @@ def test_the_flavour(monkeypatch: pytest.MonkeyPatch, capability: str, versions:
 def test_notes_say_what_is_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, None, rtx="1")
     assert len(tensorrt.notes(declared())) == 1
+    gpu(monkeypatch, None)
+    assert any("on any x86-64 Linux machine, is not installed here; pip install 'whisper-factory[tensorrt]'" in line
+               for line in tensorrt.notes(declared()))
     hopper = "\n".join(tensorrt.notes(declared(capability="9.0", device="h100_80gb")))
     assert "TensorRT for RTX does not serve compute capability 9.0 (h100_80gb; it serves 7.5, 8.0" in hopper
     assert "never tried" in hopper

@@ -32,7 +32,7 @@ __all__ = [
     "runs_here", "settle", "stand_in", "stand_in_spec", "tools", "write_kit",
 ]  # fmt: skip
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("numpy", "onnxruntime")  # of the stand-in: what is measured on a GPU is not this process's memory
 COMPUTED = {"end_anchor.bin": "<f2"}
 UNPROMISED = ("*.engine", "*.log", "build.json")

@@ -31,6 +31,7 @@ class Library:
         self.flavour = flavour
         self.trt: Any = _import(flavour)
         self._errors: list[str] = []
+        self._runtime: Any = None
 
     def logger(self, line: Line) -> Any:
         """A logger that hands every message on: nothing of TensorRT's goes to the screen."""
@@ -74,20 +75,27 @@ class Library:
         if user_memory is not None:  # a stream in which memory is taken cannot be captured
             config.set_flag(user_memory)
 
+    def compute_as_declared(self, config: Any) -> None:
+        """float32 in float32, as the graph's evidence has it: TensorRT would round it to TF32 for products."""
+        config.clear_flag(self.trt.BuilderFlag.TF32)
+
     @property
     def times_kernels(self) -> bool:
         """Whether a build measures kernels, whose times are worth keeping: TensorRT for RTX chooses when it runs."""
         return self.flavour is not RTX
 
-    def use_timing_cache(self, config: Any, path: Path) -> Any:
-        """Have a build use the times that earlier ones left in a file, and return the cache."""
-        cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
-        return cache
+    def use_timing_cache(self, config: Any, path: Path) -> None:
+        """Have a build use the times that earlier ones left in a file. Where TensorRT refuses those, it starts anew."""
+        config.set_timing_cache(config.create_timing_cache(path.read_bytes() if path.is_file() else b""),
+                                ignore_mismatch=False)
+
+    def times(self, config: Any) -> bytes:
+        """The times after a build, those of earlier ones among them, as `use_timing_cache` reads them."""
+        return bytes(memoryview(config.get_timing_cache().serialize()))
 
     def engine(self, data: bytes, logger: Any) -> Any:
         """An engine from its bytes; None if TensorRT refuses them."""
-        self._runtime = self.trt.Runtime(logger)  # must outlive the engine
+        self._runtime = self._runtime or self.trt.Runtime(logger)  # one, which must outlive every engine of it
         return self._runtime.deserialize_cuda_engine(data)
 
     def activation_bytes(self, engine: Any) -> int:

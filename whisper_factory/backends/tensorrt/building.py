@@ -26,6 +26,7 @@ CHILD = ("import sys; sys.path[:] = {path!r}; from whisper_factory.backends.tens
 MEMORY_REMEDY = ("stop what else uses memory, add swap, or build a smaller engine: profile.max_batch_size, "
                  "profile.max_beam_width, precision=int8 or int4, a smaller model")
 FORMAT = 1
+PACKAGES = Path(__file__).parents[3]  # where whisper_factory lies, installed or not
 
 
 def check_machine(spec: EngineSpec) -> tuple[Flavour, str]:
@@ -139,6 +140,7 @@ def script_of(job: dict[str, Any]) -> str:
             f"#   {program} --onnx={job['onnx']} {' '.join(ranges)}\n"
             "set -euo pipefail\n"
             'cd -- "$(dirname -- "${BASH_SOURCE[0]}")"\n'
+            f'export PYTHONPATH={shlex.quote(str(PACKAGES))}"${{PYTHONPATH:+:$PYTHONPATH}}"\n'
             f'"${{PYTHON:-{sys.executable}}}" -m whisper_factory.backends.tensorrt.compile job.json\n')
 
 

@@ -64,7 +64,8 @@ def run(job: dict[str, Any], here: Path) -> dict[str, Any]:
     _parse(library, network, logger, here / job["onnx"], messages)
     config = _config(library, builder, job)
     cache_path = here / job["timing_cache"] if job["timing_cache"] and library.times_kernels else None
-    cache = library.use_timing_cache(config, cache_path) if cache_path else None
+    if cache_path:
+        library.use_timing_cache(config, cache_path)
     started = time.monotonic()
     plan = builder.build_serialized_network(network, config)
     seconds = time.monotonic() - started
@@ -72,8 +73,8 @@ def run(job: dict[str, Any], here: Path) -> dict[str, Any]:
         raise _build_failure(network, messages)
     with (here / job["engine"]).open("wb") as file:
         file.write(memoryview(plan))
-    if cache is not None and cache_path:
-        _keep(cache_path, bytes(memoryview(cache.serialize())))
+    if cache_path:
+        _keep(cache_path, library.times(config))
     return {"layers": network.num_layers, "weights_bytes": messages.sizes.get("weights"),
             "activation_bytes": messages.sizes.get("activation"), "seconds": round(seconds, 2),
             "version": library.trt.__version__}
@@ -96,6 +97,7 @@ def _config(library: Library, builder: Any, job: dict[str, Any]) -> Any:
         library.declare_target(config, job["compute_capability"])
     except ValueError as error:
         raise Failure(str(error)) from error
+    library.compute_as_declared(config)
     for name, shapes in job["shapes"].items():
         profile.set_shape(name, *map(tuple, shapes))
     if config.add_optimization_profile(profile) < 0:

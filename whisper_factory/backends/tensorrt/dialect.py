@@ -2,7 +2,7 @@
 
 TensorRT keeps DequantizeLinear of a constant before a MatMul as it is: the engine holds the integers, and dequantises
 as it multiplies (benchmarks/tensorrt_builds.py shows their bytes). int8 has one scale an output channel. int4 wants one
-for each block of 128, 64 or 32 along the inner dimension, so the channel's scale is repeated. Scales are float16, as
+for each block of 128 along the inner dimension, so the channel's scale is repeated. Scales are float16, as
 TensorRT-LLM stores them.
 
 The output head stays in the float type of the rest, as the checkpoint has it. Integers for it were tried (a vocabulary

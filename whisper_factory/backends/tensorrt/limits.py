@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
-from whisper_factory.backends.onnx_graph.limits import block_size, check_dimensions
+from whisper_factory.backends.onnx_graph.limits import check_dimensions
 from whisper_factory.backends.tensorrt import flavours
-from whisper_factory.backends.tensorrt.flavours import FULL, RTX_SERVES, Flavour
+from whisper_factory.backends.tensorrt.flavours import FULL, RTX, RTX_SERVES, Flavour
 from whisper_factory.engine_spec import LEAST_FRAMES, EngineSpec, KVMode, Target
 from whisper_factory.errors import UserError, choices
 
 PRECISIONS = {"float32": 0, "float16": 0, "int8": 8, "int4": 4}  # name -> bits
-LEAST_BLOCK = 32  # of weights that share a scale, with 4 bits
+CAPABILITY = re.compile(r"[1-9]\d?\.\d")
+ALIGNMENT = 256  # bytes: of the address of every tensor that TensorRT is given
 
 
 def target_of(spec: EngineSpec) -> Target:
@@ -55,7 +57,10 @@ def settle(spec: EngineSpec) -> EngineSpec:
 
 def check(spec: EngineSpec) -> None:
     """Raise UserError for a combination that cannot be built."""
-    target_of(spec)
+    capability = target_of(spec).compute_capability
+    if not CAPABILITY.fullmatch(capability):
+        raise UserError(f"device.compute_capability={capability} is not two numbers and a dot; choices: "
+                        f"{', '.join(RTX_SERVES)}, or another GPU's for the full TensorRT, as 8.7")
     precision, profile = spec.precision, spec.profile
     if PRECISIONS.get(precision.name) != precision.bits:
         raise UserError(f"backend 'tensorrt' has no precision '{precision.name}' of {precision.bits} bits; "
@@ -68,10 +73,10 @@ def check(spec: EngineSpec) -> None:
     if min(profile.max_batch_size, profile.max_beam_width, profile.max_new_tokens) < 1:
         raise UserError("profile.max_batch_size, max_beam_width and max_new_tokens must each be 1 or more")
     check_dimensions(spec)
-    state = spec.dimensions.n_audio_state
-    if precision.bits and block_size(state) < LEAST_BLOCK:
-        raise UserError(f"model '{spec.model}': n_audio_state {state} is not a multiple of {LEAST_BLOCK}, the smallest "
-                        f"block of weights that TensorRT scales; use precision=float16")
+    state, multiple = spec.dimensions.n_audio_state, ALIGNMENT // (2 if precision.dtype == "float16" else 4)
+    if state % multiple:  # of which every tensor in the KV caches has a whole number
+        raise UserError(f"model '{spec.model}': n_audio_state {state} is not a multiple of {multiple}, by which every "
+                        f"layer's KV cache begins at a multiple of {ALIGNMENT} bytes, as TensorRT needs")
 
 
 def notes(spec: EngineSpec) -> list[str]:
@@ -82,6 +87,9 @@ def notes(spec: EngineSpec) -> list[str]:
         found.append(f"TensorRT for RTX does not serve compute capability {target.compute_capability} "
                      f"({target.device}; it serves {', '.join(RTX_SERVES)}): this engine is for the full TensorRT, "
                      f"which builds on its device alone")
+    if flavour is RTX and flavours.installed(RTX) is None:
+        found.append(f"TensorRT for RTX, which builds this engine on any x86-64 Linux machine, is not installed here; "
+                     f"{RTX.install}")
     if flavour is FULL:
         found.append("the full TensorRT is driven by its documentation; it was never tried by this project")
     found.append("no GPU has run a TensorRT engine of this project: that its graph is right is proven on the CPU")
