@@ -18,6 +18,7 @@ ASSUMED_RUNTIME = 300 * MB  # CUDA context and TensorRT's libraries; differs bet
 PROGRAM = {"encoder": (1_250_000, 550_000), "decoder": (2_100_000, 850_000)}
 WORKSPACE = 9 * MB  # of any product
 LIVE = {False: 17, True: 22}  # floats for every encoder position and channel; whether weights are integers
+SCORES, BESIDE = 2, 8  # float32 attention is not fused: its scores, twice; and floats as in LIVE beside them
 COPIED = 1.3  # of cross-attention's KV: the decoder's attention of several rows works on copies
 
 
@@ -88,9 +89,12 @@ def token_bytes(spec: EngineSpec) -> int:
 
 def activations(spec: EngineSpec) -> int:
     """Memory that the engines work in, one after the other: the larger of the two."""
-    sizes, width = spec.dimensions, 2 if spec.precision.dtype == "float16" else FLOAT
-    positions = spec.profile.max_batch_size * spec.max_cross_len
+    sizes, profile, width = spec.dimensions, spec.profile, 2 if spec.precision.dtype == "float16" else FLOAT
+    positions = profile.max_batch_size * spec.max_cross_len
     encoder = LIVE[spec.precision.bits > 0] * positions * sizes.n_audio_state * width
+    if width == FLOAT:
+        scores = profile.max_batch_size * sizes.n_audio_head * spec.max_cross_len**2 * width
+        encoder = max(encoder, SCORES * scores + BESIDE * positions * sizes.n_audio_state * width)
     copies = COPIED * positions * token_bytes(spec) if spec.max_rows > 1 else 0.0
     return WORKSPACE + max(encoder, round(copies) + spec.max_rows * sizes.n_vocab * (width + FLOAT))
 
