@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from whisper_factory import clips
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,3 +46,11 @@ def factory(python: Command, shared_store: Path, tmp_path: Path) -> Command:
         return python("whisper_factory", *arguments, cwd=tmp_path, **environment)
 
     return run
+
+
+@pytest.fixture
+def one_clip(tmp_path: Path) -> tuple[str, ...]:
+    """Overrides for a validation of a second: the first of the bundled clips, from a manifest."""
+    clip = clips.bundled("quick")[0]
+    (tmp_path / "one.jsonl").write_text(json.dumps({"audio": str(clip.path), "text": clip.text}), encoding="utf-8")
+    return f"validation.clips='{tmp_path}/one.jsonl'", "validation.min_clips=1", "validation.repeats=1"

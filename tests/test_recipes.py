@@ -10,7 +10,7 @@ import pytest
 
 from tests.compositions import composition
 from tests.conftest import Command
-from whisper_factory import clips, plan, recipes
+from whisper_factory import plan, recipes
 from whisper_factory.lock import read
 
 COMMITTED = recipes.project_directory()
@@ -64,11 +64,10 @@ def test_a_recipe_plans_as_its_lock_says(name: str, factory: Command, tmp_path: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_runs_end_to_end(name: str, factory: Command, tmp_path: Path) -> None:
-    clip = clips.bundled("quick")[0]
-    (tmp_path / "one.jsonl").write_text(json.dumps({"audio": str(clip.path), "text": clip.text}))
-    done = factory(f"recipe={name}", "model=debug", "weights=auto", "lock=off", "validation.clips=one.jsonl",
-                   "validation.min_clips=1")
+def test_a_recipe_runs_end_to_end(
+    name: str, factory: Command, tmp_path: Path, one_clip: tuple[str, ...]
+) -> None:
+    done = factory(f"recipe={name}", "model=debug", "weights=auto", "lock=off", *one_clip)
     assert done.returncode == 0, done.stderr
     directory = next((tmp_path / "outputs").glob("debug-*/*"))
     report = json.loads((directory / "validation.json").read_text())

@@ -82,9 +82,9 @@ def test_failures_are_listed_and_the_rest_is_made(factory: Command, tmp_path: Pa
     assert "no weights package" in done.stdout
 
 
-def test_a_missed_gate_is_a_row_and_exit_3(factory: Command, tmp_path: Path) -> None:
+def test_a_missed_gate_is_a_row_and_exit_3(factory: Command, tmp_path: Path, one_clip: tuple[str, ...]) -> None:
     done = factory("-m", "model=debug", "precision=int8", "profile=duplex_lowmem,ultra_low",
-                   "validation.max_latency_ms=0.001")
+                   "validation.max_latency_ms=0.001", *one_clip)
     assert done.returncode == 3, done.stderr
     rows = json.loads(next((tmp_path / "outputs" / "sweeps").glob("*/report.json")).read_text())["rows"]
     assert [row["status"] for row in rows] == ["missed", "missed"]

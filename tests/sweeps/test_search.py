@@ -43,8 +43,10 @@ def test_what_cannot_be_used_is_worse_than_anything(unusable: Any) -> None:
     assert job._told(row(), ["engine_mb"]) == (44.0,)
 
 
-def test_a_search_goes_on_past_a_failure_and_is_the_same_again(factory: Command, tmp_path: Path) -> None:
-    first = factory(*SEARCH)
+def test_a_search_goes_on_past_a_failure_and_is_the_same_again(
+    factory: Command, tmp_path: Path, one_clip: tuple[str, ...]
+) -> None:
+    first = factory(*SEARCH, *one_clip)
     assert "weights=path needs weights.path" in first.stderr
     assert "Warning" not in first.stderr
     assert first.returncode == 2
@@ -54,7 +56,7 @@ def test_a_search_goes_on_past_a_failure_and_is_the_same_again(factory: Command,
     assert len(list((directory / "rows").iterdir())) == 5
     solutions = OmegaConf.load(directory / "optimization_results.yaml").solutions
     assert {str(solution.params.weights) for solution in solutions} == {"auto"}
-    again = factory(*SEARCH)
+    again = factory(*SEARCH, *one_clip)
     assert (again.returncode, again.stdout) == (2, first.stdout)
     assert json.loads((directory / "report.json").read_text(encoding="utf-8")) == report
 
