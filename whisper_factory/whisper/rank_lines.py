@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 Places = NDArray[np.int64]
 
-EMPTY = b"="  # how OpenAI's multilingual file writes its one token of no bytes
 LINE = re.compile(rb"((?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?|=) ([0-9]+)\n")
 NEWLINE, SPACE, PAD, ZERO = b"\n =0"
 HEAD = 4  # characters by which tokens are found
@@ -73,7 +72,7 @@ def _bytes(data: bytes) -> NDArray[np.uint8]:
 
 
 def _is_base64(text: NDArray[np.uint8], starts: Places, ends: Places) -> NDArray[np.bool_]:
-    """Whether a word has a length that base64 has, or is EMPTY; its characters are looked at elsewhere."""
+    """Whether a word has a length that base64 has, or is the "=" of no bytes; its characters are looked at elsewhere."""
     length = ends - starts
     good: NDArray[np.bool_] = length % 4 == 0
     good |= (length == 1) & (text[np.minimum(starts, len(text) - 1)] == PAD)

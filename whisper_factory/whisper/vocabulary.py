@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from whisper_factory.errors import UserError
-from whisper_factory.whisper.rank_lines import EMPTY, lines_of
+
+EMPTY = b"="  # how OpenAI's multilingual file writes its one token of no bytes
 
 
 def ranks_from_tokenizer_json(path: Path) -> dict[bytes, int]:
@@ -50,6 +51,8 @@ class RankFile:
         Raises:
             UserError: no such file, or a line that is not `base64 rank`, or ranks with gaps.
         """
+        from whisper_factory.whisper.rank_lines import lines_of  # numpy: a mistake is told before it is imported
+
         self._data = _read(path)
         try:
             self._lines = lines = lines_of(self._data)
