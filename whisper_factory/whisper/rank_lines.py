@@ -72,7 +72,7 @@ def _bytes(data: bytes) -> NDArray[np.uint8]:
 
 
 def _is_base64(text: NDArray[np.uint8], starts: Places, ends: Places) -> NDArray[np.bool_]:
-    """Whether a word has a length that base64 has, or is the "=" of no bytes; its characters are looked at elsewhere."""
+    """Whether a word has a length that base64 has, or is "=" (no bytes); its characters are looked at elsewhere."""
     length = ends - starts
     good: NDArray[np.bool_] = length % 4 == 0
     good |= (length == 1) & (text[np.minimum(starts, len(text) - 1)] == PAD)
