@@ -6,8 +6,6 @@ measures, which is all but the libraries: its table in README shows how far the 
 
 from __future__ import annotations
 
-from importlib import metadata
-
 from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
@@ -60,6 +58,8 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
 def _widening_copies() -> int:
     """How often the head is there, in float32, while it is widened and repacked: seen 3 times with ONNX Runtime 1.23.2,
     twice with 1.32; between them nothing was measured."""
+    from importlib import metadata
+
     try:
         version = metadata.version("onnxruntime")
     except metadata.PackageNotFoundError:
