@@ -52,7 +52,7 @@ def returning_arena() -> onnxruntime.RunOptions:
     """For a run after which its session's arena holds nothing (the system has it back after `return_large_blocks`).
 
     Without an arena the peak is lower, that of the live tensors, but the system gives every tensor's pages anew.
-    tiny.en int8, 850 frames on two threads: 70 ms so, 28 when the arena is given back, 25 when it is kept.
+    tiny.en int8, 850 frames on two threads: 69 ms so, 26 when the arena is given back or kept.
     """
     import onnxruntime
 

@@ -8,8 +8,8 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
   is the head's: V * S once more in the file's precision (integers 1 byte; float16 is first widened, to 4 * V * S).
   A float32 encoder stays mapped, a float16 one is widened: 4 bytes a weight;
 - encode: the windows' log-mel, 4 * windows * n_mels * frames; cross-attention's KV (sizes.py); the activations of one
-  window in the session's arena, which is kept: measured with tiny.en and base, 62 to 76 * S bytes a position
-  (frames / 2);
+  window in the session's arena, which contiguous mode keeps: measured with tiny.en and base, 48 (8 bits) to 76 * S
+  bytes a position (frames / 2);
 - decode: logits 2 * 4 * rows * V (the operator's, and the caller's copy), self-attention's KV (sizes.py), and the
   decoder's arena, small but for the prompt of a large batch. Reordering beams copies the rows that move, of one tensor
   at a time: at most 1 / (2 L) of self-attention's KV.
