@@ -3,7 +3,8 @@
     python benchmarks/accuracy_levels.py --models tiny.en base
 
 For each precision and level: the bundled clips of one 7.5 s window on which the engine gives the very tokens of the
-float32 engine (same window), and the time of one decoding step and of one encoding.
+float32 engine (same window), and the time of one decoding step and of one encoding. The encoder is MatMulNBits here,
+which in 8 bits it no longer is (benchmarks/encoder.py).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from precisions import machine
 
 from tests.compositions import composition
 from whisper_factory import backends, clips, plan
-from whisper_factory.backends.onnxruntime import head, pack
+from whisper_factory.backends.onnxruntime import assemble, head, pack
+from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.engine_spec import EngineSpec, Precision
 from whisper_factory.measure import _versions
 from whisper_factory.steps import convert, fetch
@@ -31,8 +33,8 @@ from whisper_factory.whisper.transcribe import Transcriber
 LEVELS = (4, 1)
 
 
-def transcriber(folder: Path, model: str, precision: str, level: int) -> Transcriber:
-    """An engine of profile=duplex_lowmem whose quantised linears have this accuracy level."""
+def build(folder: Path, model: str, precision: str, level: int, encoder: type[OnnxRuntimeDialect]) -> Path:
+    """An engine of profile=duplex_lowmem whose MatMulNBits have this accuracy level. `encoder` spells an 8-bit one."""
     made = composition("profile=duplex_lowmem", f"model={model}", f"precision={precision}")
     spec: EngineSpec = made.engine_spec()
     step = plan.make(made, lambda name, key: False).steps[0]
@@ -42,9 +44,15 @@ def transcriber(folder: Path, model: str, precision: str, level: int) -> Transcr
     fetch.run(step, {}, fetched, Context(print, folder / "downloads", folder / "failed"))
     convert.checkpoint(fetched, step.params["kind"], checkpoint, model, spec.dimensions,
                        Precision(**vars(made.precision)))
-    with mock.patch.object(pack, "ACCURACY_LEVEL", level), mock.patch.object(head, "ACCURACY_LEVEL", level):
+    with mock.patch.object(pack, "ACCURACY_LEVEL", level), mock.patch.object(head, "ACCURACY_LEVEL", level), \
+            mock.patch.object(assemble, "ManyRowsDialect", encoder):
         backends.get("onnxruntime").build(checkpoint, spec, engine, lambda line: None)
-    return Transcriber.load(engine)
+    return engine
+
+
+def transcriber(folder: Path, model: str, precision: str, level: int) -> Transcriber:
+    """An engine whose quantised linears are MatMulNBits of this accuracy level, in the encoder too."""
+    return Transcriber.load(build(folder, model, precision, level, OnnxRuntimeDialect))
 
 
 def times(engine: backends.Engine) -> tuple[float, float]:

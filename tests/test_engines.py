@@ -39,9 +39,11 @@ def heard(python: Command, engine: Path, *arguments: object) -> list[dict[str, o
 def test_tiny_en_int8_hears_what_openai_whisper_hears(factory: Command, python: Command, tmp_path: Path) -> None:
     """At 3000 frames, against OpenAI's own code and float32 weights: the same transcript on 11 of 12 clips."""
     quick = clips.bundled("quick")
-    engine = build(factory, tmp_path, "model=tiny.en", "precision=int8", "profile.max_input_len=3000")
+    engine = build(factory, tmp_path, "model=tiny.en", "precision=int8", "profile.max_input_len=3000",
+                   "profile.padding_strategy=max")
     ours = [entry["text"] for entry in heard(python, engine, "--input_file", *(clip.path for clip in quick))]
-    reference = build(factory, tmp_path, "model=tiny.en", "precision=float32", "profile.max_input_len=3000")
+    reference = build(factory, tmp_path, "model=tiny.en", "precision=float32", "profile.max_input_len=3000",
+                   "profile.padding_strategy=max")
     model = openai_model(reference / "checkpoint")
     options = whisper.DecodingOptions(language="en", without_timestamps=True, fp16=False)
     theirs = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ CHUNK = 1 << 20
 
 def of_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
+    import hashlib  # here: what it is built on takes 3 MB, which running an engine need not have
+
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK):
@@ -21,6 +22,8 @@ def of_file(path: Path) -> str:
 
 def of_data(data: Any) -> str:
     """SHA-256 of plain data (dicts, lists, strings, numbers, None), independent of the order of keys."""
+    import hashlib
+
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

@@ -5,7 +5,6 @@ Exit codes everywhere: 0 done, 1 our bug, 2 the user's mistake, 3 a missed gate,
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -35,6 +34,8 @@ class EnvironmentFault(FactoryError):
 
 def choices(wrong: str, valid: Iterable[str]) -> str:
     """The tail of an error about a name: the nearest valid one, if any is near, then all of them."""
+    import difflib  # here, as most runs have no such error
+
     names = [str(name) for name in valid]
     near = difflib.get_close_matches(str(wrong), names, n=1)
     suggestion = f"did you mean '{near[0]}'? " if near else ""

@@ -57,8 +57,8 @@ def test_paged_and_contiguous_give_the_same_logits(engines: Lookup, tmp_path: Pa
         assert np.array_equal(contiguous, paged)
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_batch_equals_singles(engines: Lookup, precision: str) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("int8", 0.15)])
+def test_batch_equals_singles(engines: Lookup, precision: str, tolerance: float) -> None:
     engine = onnxruntime.load(engines(precision))
     mel = windows(3, 100)
     together = engine.encode(mel)
@@ -67,8 +67,9 @@ def test_batch_equals_singles(engines: Lookup, precision: str) -> None:
     for row in range(3):
         alone = engine.encode(mel[row : row + 1])
         for step, expected in zip(steps, logits, strict=True):
-            # Not the same bits: one row is a matrix times a vector, which is summed in another order.
-            np.testing.assert_allclose(alone.decode(step[row : row + 1])[0], expected[row], atol=2e-2)
+            # Not the same bits: one row is a matrix times a vector, which is summed in another order. So in int8 an
+            # activation may be rounded the other way; another window's logits are several units off.
+            np.testing.assert_allclose(alone.decode(step[row : row + 1])[0], expected[row], atol=tolerance)
 
 
 def addresses(utterance: OnnxRuntimeUtterance) -> list[int]:

@@ -35,6 +35,7 @@ def test_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     installed(monkeypatch, numpy="2.1")
     with pytest.raises(EnvironmentFault, match=r"needs onnx, onnxruntime.*whisper-factory\[onnxruntime\]"):
         onnxruntime.tools()
+    monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentFault, match=r"pip install 'whisper-factory\[onnxruntime\]'"):
         onnxruntime.load(tmp_path)
 

@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 
 from whisper_factory.backends.onnx_graph.runtime import open_session, physical_cores
+from whisper_factory.backends.onnx_graph.unrounded import write_unrounded
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 # OpenAI's log-mel of silence: log10 of the floor 1e-10, which is its own maximum, so nothing is raised to
 # within 8 of it; then (x + 4) / 4.
 SILENCE = (-10.0 + 4.0) / 4.0
-FLOAT_ACTIVATIONS = 1  # MatMulNBits' accuracy level
 
 
 def write_anchor(encoder: Path, target: Path, n_mels: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
     """Compute the last rows of the states of a silent 3000-frame window with the encoder that was just written.
 
-    In float32 throughout: an engine that rounds activations to 8 bits does it otherwise on another CPU, and states of
-    such an encoder were seen 0.04 apart between two machines. These are what a later machine can make again.
+    Without rounded activations, so that it is what a later machine can make again.
 
     Args:
         encoder: encoder.onnx; its constant `end_anchor` lies in `target`.
@@ -33,22 +32,10 @@ def write_anchor(encoder: Path, target: Path, n_mels: int, shape: tuple[int, int
     """
     np.zeros(shape, dtype).tofile(target)
     exact = encoder.with_name(f".{encoder.name}")  # beside it, where its weights are
-    _keep_activations(encoder, exact)
+    write_unrounded(encoder, exact)
     session = open_session(exact, physical_cores(), fuse_dequantizing=False)
     exact.unlink()
     mel = np.full((1, n_mels, WINDOW_FRAMES), SILENCE, np.float32)
     states = session.run(["encoder_states"], {"mel": mel})[0]
     del session  # the file may be mapped
     states[0, -shape[0]:].astype(dtype.newbyteorder("<")).tofile(target)
-
-
-def _keep_activations(encoder: Path, target: Path) -> None:
-    """The same graph, with products of quantised weights and unrounded activations."""
-    import onnx
-
-    model = onnx.load(encoder, load_external_data=False)
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "accuracy_level":
-                attribute.i = FLOAT_ACTIVATIONS
-    target.write_bytes(model.SerializeToString())

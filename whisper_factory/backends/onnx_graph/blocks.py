@@ -44,6 +44,12 @@ class Dialect(Protocol):
             modules: layers with one input, made into one product (query, key, value).
         """
 
+    def projections(self, x: str, attention: str) -> Sequence[str]:
+        """Queries, keys and values of x, [batch, length, state] each."""
+
+    def feed_forward(self, x: str, mlp: str) -> str:
+        """The two linear layers with GELU between them."""
+
     def layer_norm(self, x: str, name: str) -> str:
         """Layer normalisation of the last axis, epsilon 1e-5 as in OpenAI's model."""
 
@@ -51,9 +57,20 @@ class Dialect(Protocol):
         """Attention without a mask: [batch, length, state] each, and so is what comes out."""
 
 
+def projections(dialect: Dialect, x: str, attention: str) -> Sequence[str]:
+    """See `Dialect.projections`: one product, split."""
+    parts = [f"{attention}.{part}" for part in ("query", "key", "value")]
+    qkv = dialect.linear(x, f"{attention}.qkv", parts)
+    return dialect.graph.nodes("Split", [qkv], [f"{part}.output" for part in parts], axis=-1, num_outputs=3)
+
+
+def feed_forward(dialect: Dialect, x: str, mlp: str) -> str:
+    """See `Dialect.feed_forward`: one product after the other."""
+    hidden = dialect.linear(x, f"{mlp}.0")
+    return dialect.linear(dialect.graph.node("Gelu", [hidden], f"{mlp}.gelu"), f"{mlp}.2")
+
+
 def mlp(dialect: Dialect, x: str, block: str) -> str:
-    """A block's feed-forward half with its residual: x + mlp.2(gelu(mlp.0(mlp_ln(x))))."""
-    graph = dialect.graph
-    hidden = dialect.linear(dialect.layer_norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0")
-    active = graph.node("Gelu", [hidden], f"{block}.mlp.gelu")
-    return graph.node("Add", [x, dialect.linear(active, f"{block}.mlp.2")], f"{block}.mlp.residual")
+    """A block's feed-forward half with its residual."""
+    out = dialect.feed_forward(dialect.layer_norm(x, f"{block}.mlp_ln"), f"{block}.mlp")
+    return dialect.graph.node("Add", [x, out], f"{block}.mlp.residual")

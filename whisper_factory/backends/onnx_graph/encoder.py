@@ -38,9 +38,7 @@ def _stem(dialect: Dialect, mel: str) -> str:
 def _block(dialect: Dialect, x: str, block: str) -> str:
     graph, heads = dialect.graph, dialect.checkpoint.dimensions.n_audio_head
     normal = dialect.layer_norm(x, f"{block}.attn_ln")
-    parts = [f"{block}.attn.{part}" for part in ("query", "key", "value")]
-    qkv = dialect.linear(normal, f"{block}.attn.qkv", parts)
-    q, k, v = graph.nodes("Split", [qkv], [f"{part}.output" for part in parts], axis=-1, num_outputs=3)
+    q, k, v = dialect.projections(normal, f"{block}.attn")
     mixed = dialect.attend(q, k, v, heads, f"{block}.attn.mixed")
     x = graph.node("Add", [x, dialect.linear(mixed, f"{block}.attn.out")], f"{block}.attn.residual")
     return mlp(dialect, x, block)

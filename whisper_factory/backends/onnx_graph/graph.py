@@ -110,7 +110,7 @@ class Graph:
         return self._small("index_" + str(value).replace("-", "minus"), np.array(value, np.int64))
 
     def scalar(self, value: float, dtype: type[np.generic]) -> str:
-        """A constant float scalar inside the graph."""
+        """A constant scalar inside the graph."""
         return self._small(f"scalar_{value}_{np.dtype(dtype).name}", np.array(value, dtype))
 
     def _small(self, name: str, array: NDArray[Any]) -> str:

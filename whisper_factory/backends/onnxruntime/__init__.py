@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "check", "checkpoint_precision", "footprint",
            "kv_modes", "load", "notes", "settle", "tools"]
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("numpy", "onnxruntime")
 COMPUTED = {"end_anchor.bin": "<f4"}
 UNPROMISED: tuple[str, ...] = ()
@@ -27,6 +27,8 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one m
 
 
 def _installed(package: str) -> str | None:
+    from importlib import metadata  # here: running an engine need not wait for it
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -109,7 +111,7 @@ def load(engine: Path, threads: int | None = None) -> OnnxRuntimeEngine:
         UserError: not an engine of this backend, or a file of it is missing or damaged.
         EnvironmentFault: onnxruntime is not installed.
     """
-    if not any(_installed(name) for name in RUNTIMES):
+    if find_spec("onnxruntime") is None:
         raise EnvironmentFault("backend 'onnxruntime' needs onnxruntime, not installed here; "
                                "pip install 'whisper-factory[onnxruntime]'")
     if threads is not None and threads < 1:

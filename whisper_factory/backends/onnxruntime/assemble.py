@@ -11,9 +11,10 @@ import numpy as np
 from whisper_factory.backends.onnx_graph.anchor import write_anchor
 from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
 from whisper_factory.backends.onnx_graph.encoder import write_encoder
-from whisper_factory.backends.onnx_graph.graph import Graph, Region, WeightFile
+from whisper_factory.backends.onnx_graph.graph import OPSET, Graph, Region, WeightFile
 from whisper_factory.backends.onnxruntime.decoder import write_decoder
 from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
+from whisper_factory.backends.onnxruntime.many_rows import ManyRowsDialect
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.progress import Progress
@@ -32,9 +33,11 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
     say("writing the encoder")
     with WeightFile(out / f"{ENCODER}.weights") as weights, \
             progress(spec.dimensions.n_audio_layer, LAYERS) as advance:
-        graph = Graph("encoder", weights)
+        many_rows = spec.precision.bits == 8
+        graph = Graph("encoder", weights, opset=21 if many_rows else OPSET)
+        dialect = (ManyRowsDialect if many_rows else OnnxRuntimeDialect)(graph, checkpoint)
         anchor = Region(ANCHOR, 0, rows * state * np.dtype(np.float32).itemsize)
-        write_encoder(OnnxRuntimeDialect(graph, checkpoint), rows, anchor, advance)
+        write_encoder(dialect, rows, anchor, advance)
         graph.save(out / f"{ENCODER}.onnx")
 
     say("writing the decoder")

@@ -6,8 +6,6 @@ measures, which is all but the libraries: its table in README shows how far the 
 
 from __future__ import annotations
 
-from importlib import metadata
-
 from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
@@ -16,12 +14,12 @@ from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_F
 from whisper_factory.whisper.runaway import token_budget
 
 FLOAT = 4
-PYTHON = 62 * MB  # Python, NumPy and ONNX Runtime, imported; 60 to 64 were seen
+PYTHON = 56 * MB  # Python, NumPy and ONNX Runtime, imported; 54 were seen, and 60 where validation needs more
 SESSIONS = 11 * MB  # two sessions with their graphs, the vocabulary, the tokenizer
 WIDENING = 6 * MB  # what the heap keeps of float16 weights that were widened at load
-# Floats for every encoder position and channel: contiguous, what ONNX Runtime's arena holds once the encoder ran;
-# paged, what is left of its live tensors at the peak, which is later. And what decoding takes beside logits and caches.
-ARENA = {"contiguous": 18, "paged": 2}
+# Floats for every encoder position and channel that ONNX Runtime's arena holds of the encoder's run; less in 8 bits
+# (many_rows.py). And what decoding takes beside logits and caches.
+ARENA, ARENA_OF_BYTES = 18, 12
 WORKING = {"contiguous": 9 * MB, "paged": 7 * MB}
 MEL_COPIES = 2  # log-mel windows, one by one and as a batch
 
@@ -39,14 +37,18 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
     frames = _window(spec, turn_frames)
     self_kv, cross_kv, whole = _caches(spec, turn_frames)
     at_load = spec.kv_cache.mode == "contiguous"
+    logits = 2 * spec.max_rows * sizes_of.n_vocab * FLOAT
+    arena = (ARENA_OF_BYTES if spec.precision.bits == 8 else ARENA) * FLOAT * frames // 2 * sizes_of.n_audio_state
+    if not at_load:  # given back before there are tokens, which then take their place
+        arena = max(0, arena - self_kv - logits)
     parts = [
         Part(f"weights, encoder ({name})", 0 if mapped else encoder, encoder),
         Part(f"weights, decoder ({name})", decoder, decoder),
         Part(f"output head ({'float32' if floats else '8 bits'})", head, head),
         Part(SELF_KV, whole[0] if at_load else 0, self_kv),
         Part(CROSS_KV, whole[1] if at_load else 0, cross_kv),
-        Part("encoder activations", 0, ARENA[spec.kv_cache.mode] * FLOAT * frames // 2 * sizes_of.n_audio_state),
-        Part("decoder workspace", 0, WORKING[spec.kv_cache.mode] + 2 * spec.max_rows * sizes_of.n_vocab * FLOAT),
+        Part("encoder activations", 0, arena),
+        Part("decoder workspace", 0, WORKING[spec.kv_cache.mode] + logits),
         Part("log-mel and audio", 0, _sound(spec, frames)),
         Part("runtime (ONNX Runtime's sessions)", runtime, runtime),
         Part(LIBRARIES, PYTHON, PYTHON),
@@ -60,6 +62,8 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
 def _widening_copies() -> int:
     """How often the head is there, in float32, while it is widened and repacked: seen 3 times with ONNX Runtime 1.23.2,
     twice with 1.32; between them nothing was measured."""
+    from importlib import metadata
+
     try:
         version = metadata.version("onnxruntime")
     except metadata.PackageNotFoundError:
@@ -77,8 +81,9 @@ def _weights(spec: EngineSpec) -> tuple[int, int, int]:
     if not bits:
         return FLOAT * (linear[0] + floats[0]), FLOAT * (linear[1] + floats[1]), FLOAT * head
     block = block_size(state)
-    encoder, decoder = (count * bits // 8 + 2 * FLOAT * count // block + FLOAT * rest
-                        for count, rest in zip(linear, floats, strict=True))  # a scale and a sum of each block
+    blocks = (state if bits == 8 else block, block)  # a scale and a sum of each; in the 8-bit encoder of each row
+    encoder, decoder = (count * bits // 8 + 2 * FLOAT * count // size + FLOAT * rest
+                        for count, size, rest in zip(linear, blocks, floats, strict=True))
     return encoder, decoder, head + 2 * FLOAT * head // block
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.backends.onnx_graph.blocks import feed_forward, projections
 from whisper_factory.backends.onnx_graph.graph import CONTRIB, FLOAT32, Graph
 from whisper_factory.backends.onnx_graph.limits import block_size
 
@@ -66,13 +67,20 @@ def float_weight(graph: Graph, checkpoint: Checkpoint, name: str, array: NDArray
     return stored if array.dtype == np.float32 else graph.node("Cast", [stored], f"{name}.float32", to=FLOAT32)
 
 
-def _bias(checkpoint: Checkpoint, modules: Sequence[str], widths: Sequence[int]) -> NDArray[Any] | None:
+def side_by_side(checkpoint: Checkpoint, modules: Sequence[str]) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
+    """Integers [sum of outs, in] and scales [sum of outs] of layers with one input; None if they are floats."""
+    found = [part for module in modules if (part := checkpoint.quantized(f"{module}.weight")) is not None]
+    if not found:
+        return None
+    return np.concatenate([q for q, _ in found]), np.concatenate([scale for _, scale in found])
+
+
+def biases(checkpoint: Checkpoint, modules: Sequence[str]) -> NDArray[np.float32] | None:
     """Biases of layers side by side; zeros where a layer has none (keys), None if no layer has one."""
     if all(module.endswith(".key") for module in modules):
         return None
-    return np.concatenate([np.zeros(width, np.float32) if module.endswith(".key")
-                           else checkpoint.tensor(f"{module}.bias").astype(np.float32)
-                           for module, width in zip(modules, widths, strict=True)])
+    return np.concatenate([np.zeros(checkpoint.dimensions.n_text_state, np.float32) if module.endswith(".key")
+                           else checkpoint.tensor(f"{module}.bias").astype(np.float32) for module in modules])
 
 
 def matmul_nbits(graph: Graph, x: str, name: str, q: NDArray[np.int8], scale: NDArray[np.float32], bits: int,
@@ -96,14 +104,10 @@ def linear(graph: Graph, checkpoint: Checkpoint, x: str, name: str, modules: Seq
         modules: layers with one input, made into one product (query, key, value).
     """
     modules = modules or (name,)
-    parts = [checkpoint.quantized(f"{module}.weight") for module in modules]
-    found = [part for part in parts if part is not None]
-    if found:
-        bias = _bias(checkpoint, modules, [q.shape[0] for q, _ in found])
-        return matmul_nbits(graph, x, name, np.concatenate([q for q, _ in found]),
-                            np.concatenate([scale for _, scale in found]), checkpoint.precision.bits, bias)
+    if found := side_by_side(checkpoint, modules):
+        return matmul_nbits(graph, x, name, *found, checkpoint.precision.bits, biases(checkpoint, modules))
     weights = [checkpoint.tensor(f"{module}.weight") for module in modules]
-    bias = _bias(checkpoint, modules, [weight.shape[0] for weight in weights])
+    bias = biases(checkpoint, modules)
     weight = float_weight(graph, checkpoint, f"{name}.weight", np.concatenate(weights).T)  # [in, out]
     product = graph.node("MatMul", [x, weight], f"{name}.output" if bias is None else f"{name}.product")
     if bias is None:
@@ -130,6 +134,14 @@ class OnnxRuntimeDialect:
     def linear(self, x: str, name: str, modules: Sequence[str] = ()) -> str:
         """MatMulNBits, or MatMul and Add."""
         return linear(self.graph, self.checkpoint, x, name, modules)
+
+    def projections(self, x: str, attention: str) -> Sequence[str]:
+        """One product, split."""
+        return projections(self, x, attention)
+
+    def feed_forward(self, x: str, mlp: str) -> str:
+        """One product after the other."""
+        return feed_forward(self, x, mlp)
 
     def layer_norm(self, x: str, name: str) -> str:
         """One operator."""

@@ -8,8 +8,8 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
   is the head's: V * S once more in the file's precision (integers 1 byte; float16 is first widened, to 4 * V * S).
   A float32 encoder stays mapped, a float16 one is widened: 4 bytes a weight;
 - encode: the windows' log-mel, 4 * windows * n_mels * frames; cross-attention's KV (sizes.py); the activations of one
-  window in the session's arena, which is kept: measured with tiny.en and base, 62 to 76 * S bytes a position
-  (frames / 2);
+  window in the session's arena, which contiguous mode keeps: measured with tiny.en and base, 48 (8 bits) to 76 * S
+  bytes a position (frames / 2);
 - decode: logits 2 * 4 * rows * V (the operator's, and the caller's copy), self-attention's KV (sizes.py), and the
   decoder's arena, small but for the prompt of a large batch. Reordering beams copies the rows that move, of one tensor
   at a time: at most 1 / (2 L) of self-attention's KV.
@@ -29,6 +29,7 @@ from whisper_factory.backends.onnx_graph.runtime import (
     physical_cores,
     return_freed_memory,
     return_large_blocks,
+    returning_arena,
 )
 from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
@@ -65,10 +66,11 @@ class OnnxRuntimeEngine:
         # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
         self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads)
         prepack = self.spec.precision.bits > 0
-        keeps = self.spec.kv_cache.mode == "contiguous"  # paged: activations too go back when they are done with
-        if not keeps:
+        self._encoder_run = None
+        if self.spec.kv_cache.mode == "paged":  # activations too go back when they are done with
             return_large_blocks()
-        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack, arena=keeps)
+            self._encoder_run = returning_arena()
+        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack)
         if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
             return_freed_memory()
         self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision)
@@ -99,7 +101,7 @@ class OnnxRuntimeEngine:
             _bind_input(binding, "mel", mel[window:window + 1])
             for name, array in zip(_names("cross", self.spec.dimensions.n_text_layer), block.cross, strict=True):
                 _bind_output(binding, name, array[window:window + 1])
-            self.encoder.run_with_iobinding(binding)
+            self.encoder.run_with_iobinding(binding, self._encoder_run)
         return OnnxRuntimeUtterance(self, block)
 
     def _check_mel(self, mel: NDArray[np.float32]) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.backends.onnx_graph.blocks import feed_forward, projections
 from whisper_factory.backends.onnx_graph.graph import FLOAT16, FLOAT32, INT4, Graph
 from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.quantization.weight_only import pack_int4
@@ -89,6 +90,14 @@ class TensorRTDialect:
         """Never zero, which the parser refuses: that of a row of zeros may be anything."""
         least = np.finfo(np.float16 if self._half else np.float32).smallest_subnormal
         return self.graph.weight(f"{name}.scale", np.maximum(scale.astype(self.dtype), least))
+
+    def projections(self, x: str, attention: str) -> Sequence[str]:
+        """One product, split."""
+        return projections(self, x, attention)
+
+    def feed_forward(self, x: str, mlp: str) -> str:
+        """One product after the other."""
+        return feed_forward(self, x, mlp)
 
     def layer_norm(self, x: str, name: str) -> str:
         """In float32."""
