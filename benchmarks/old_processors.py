@@ -4,10 +4,10 @@
     python benchmarks/old_processors.py --work outputs/old_processors
 
 x86-64 processors with AVX2 but no VNNI add two products of bytes in 16 bits, where they can overflow. There ONNX
-Runtime is asked to take twice the time instead (runtime.py). The engine hears clips natively, under `qemu-x86_64 -cpu Haswell`
-as it is, and there without having asked. Printed, as a Markdown table: how many tokens are the same as natively, and
-how far keys made from the encoder's states are from the native ones, in parts of their length. An emulated clip takes
-about ten seconds.
+Runtime is asked to take twice the time instead (runtime.py). The engine hears clips natively, under
+`qemu-x86_64 -cpu Haswell` as it is, and there without having asked. Printed, as a Markdown table: how many tokens are
+the same as natively, and how far keys made from the encoder's states are from the native ones, in parts of their
+length. An emulated clip takes about ten seconds.
 """
 
 from __future__ import annotations

@@ -45,17 +45,20 @@ from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
 
 PEERS = ("faster-whisper==1.2.1", "ctranslate2==4.8.5")
+SYSTEMS = ("faster_whisper", "whisper_cpp", "openai_whisper")
 QUANTISED = ("q5_0", "q8_0")
 SHORT_SECONDS, PAUSE_SECONDS, LONG_BATCH, LONG_BEAMS = 7.0, 0.3, 8, (1, 4)
 BUSY = 0.5  # load average from which on a measurement is not to be believed
 
 
 def short_clips(work: Path, manifest: Path | None, most: int | None) -> list[Heard]:
-    """Clips of at most 7 s."""
+    """Clips of at most 7 s; `most` of them, from the first to the last."""
     known = [*clips.bundled("full"), *(clips.from_manifest(manifest) if manifest else [])]
     folder = work / "clips"
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = [clip for clip in known if clip.seconds <= SHORT_SECONDS][:most]
+    short = [clip for clip in known if clip.seconds <= SHORT_SECONDS]
+    most = min(most or len(short), len(short))
+    chosen = [short[index * len(short) // most] for index in range(most)]  # of every kind
     return [_written(folder / f"{number}.f32", read_audio(clip.path), clip.text) for number, clip in enumerate(chosen)]
 
 
@@ -148,6 +151,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny.en", choices=("tiny.en", "base"))
     parser.add_argument("--profiles", nargs="*", default=["duplex_lowmem", "interactive"],
                         help="named none: no short clips")
+    parser.add_argument("--peers", nargs="+", default=list(SYSTEMS), choices=SYSTEMS, help="of short clips")
     parser.add_argument("--clips", type=int, help="only so many (default: all)")
     parser.add_argument("--manifest", type=Path, help="more clips, as human_clips.py makes them; --long then takes "
                         "these alone")
@@ -166,6 +170,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     if options.profiles:
         systems, engines = short_systems(options.model, options.profiles, work)
+        systems = [one for one in systems if one.worker in ("whisper_factory", *options.peers)]
         heard = short_clips(work, options.manifest, options.clips)
         found = rounds(systems, heard, engines, options, options.rounds, work)
         print("\n".join(peer_tables.short(options.model, [clip.text for clip in heard],
