@@ -11,6 +11,7 @@ import pytest
 
 from tests.real_engine import clip, tiny_en
 from whisper_factory import measure
+from whisper_factory.whisper.options import Options
 
 NAMES = ("river", "soup", "sample")
 
@@ -49,6 +50,18 @@ def test_the_report(measured: Callable[..., dict[str, Any]]) -> None:
     assert report["load_s"] > 0
     assert report["threads"] == 1
     assert {"numpy", "python"} < set(report["versions"])
+
+
+def test_a_clip_may_say_how_often_it_is_heard() -> None:
+    heard: list[int] = []
+
+    class Counting:
+        def transcribe(self, clips: list[Any], options: Any) -> list[Any]:
+            heard.append(clips[0])
+            return [object()]
+
+    measure._timed_one_by_one(Counting(), [7, 8], Options(), [3, 1], None)  # type: ignore[arg-type]
+    assert heard == [7, 7, 7, 8]
 
 
 def test_a_batch_hears_the_same(measured: Callable[..., dict[str, Any]]) -> None:

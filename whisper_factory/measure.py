@@ -3,8 +3,9 @@
 For scripts, and for validation: run in a fresh process, so that load time and peak memory are a user's.
 
 MANIFEST.json: {"clips": [{"paths": ["a.flac"], "shift_seconds": 0.0}, ...], "options": {...}, "batch": false}
-A clip's `paths` are joined, with `shift_seconds` of silence in front; `options` are the fields of options.Options;
-with `batch` all clips are given at once. Other keys are ignored.
+A clip's `paths` are joined, with `shift_seconds` of silence in front; its own `repeats`, if any, count instead of
+--repeats; `options` are the fields of options.Options; with `batch` all clips are given at once. Other keys are
+ignored.
 
 OUT.json, per clip: text, tokens, language, stopped and runaway (of its worst window), windows (how many), seams and
 seconds (of the audio given), latency_s (from samples to text: the median of --repeats after one warm-up of the
@@ -107,7 +108,8 @@ def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: i
     if manifest.get("batch"):
         transcripts, latencies = _timed_batch(transcriber, clips, options, repeats)
     else:
-        transcripts, latencies = _timed_one_by_one(transcriber, clips, options, repeats, heard)
+        often = [entry.get("repeats", repeats) for entry in manifest["clips"]]
+        transcripts, latencies = _timed_one_by_one(transcriber, clips, options, often, heard)
     measured = memory.read()
     busy, audio_s = sum(latencies), sum(transcript.seconds for transcript in transcripts)
     return {
@@ -140,12 +142,12 @@ def _clip(entry: dict[str, Any]) -> NDArray[np.float32]:
 
 
 def _timed_one_by_one(
-    transcriber: Transcriber, clips: list[NDArray[np.float32]], options: Options, repeats: int,
+    transcriber: Transcriber, clips: list[NDArray[np.float32]], options: Options, repeats: list[int],
     heard: Callable[[int, int], None] | None,
 ) -> tuple[list[Transcript], list[float]]:
     transcripts, latencies = [], []
-    for clip in clips:
-        (transcript,), seconds = _timed(partial(transcriber.transcribe, [clip], options), repeats)
+    for clip, often in zip(clips, repeats, strict=True):
+        (transcript,), seconds = _timed(partial(transcriber.transcribe, [clip], options), often)
         transcripts.append(transcript)
         latencies.append(seconds)
         if heard:

@@ -40,6 +40,7 @@ def test_edge_recordings_end_within_the_last_100_frames(max_input_len: int) -> N
     assert [len(request["paths"]) > 1 for request in edge] == [False, True] * 6  # by turns
     assert all(request["shift_seconds"] < max(seconds.values()) for request in edge[1::2])
     assert len({request["name"] for request in edge}) == 12
+    assert {request["repeats"] for request in edge} == {1}  # their latency counts nowhere
 
 
 def test_clips_longer_than_the_engine_accepts_make_no_edge_recording() -> None:

@@ -48,6 +48,7 @@ def clip_requests(clips: list[dict[str, Any]], max_input_len: int, short_window:
         requests.append({
             "name": "+".join(part["name"] for part in joined), "text": " ".join(part["text"] for part in joined),
             "paths": [part["path"] for part in joined], "shift_seconds": round(end - seconds, 3), "edge": True,
+            "repeats": 1,  # nobody asks for their latency
         })
     return requests
 
