@@ -1,0 +1,85 @@
+"""What an engine takes of its GPU's memory. Weights, caches and buffers follow from its shapes; the constants below
+were fitted to what the driver reports (benchmarks/gpu.py, docs/gpu.md)."""
+
+from __future__ import annotations
+
+from math import prod
+
+from whisper_factory.backends.onnx_graph.limits import block_size
+from whisper_factory.backends.onnxruntime_cuda import logmel
+from whisper_factory.backends.onnxruntime_cuda.limits import TOGETHER
+from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
+from whisper_factory.memory import CROSS_KV, MB, SELF_KV, Part
+from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
+
+HALF, FLOAT, INT64 = 2, 4, 8
+CONTEXT = 520 * MB  # CUDA's context, and the kernels that it loads
+LIBRARIES = 60 * MB  # cuBLAS's workspaces, and what else the sessions hold beside their tensors
+LIVE = 16  # float16 numbers for every encoder position and channel, at the most
+STEP = 6  # float32 numbers for every row and token of the vocabulary, in a step
+
+
+def weights(spec: EngineSpec) -> dict[str, int]:
+    """Bytes of the graphs' constants: "encoder", with the projection of cross-attention's keys and values, "decoder",
+    and the token "embedding", which is the output head too and there once."""
+    sums = {"encoder": spec.profile.end_anchor * spec.dimensions.n_audio_state * HALF, "decoder": 0, "embedding": 0}
+    for name, shape in tensor_shapes(spec.dimensions).items():
+        sums[_part(name)] += _stored(name, shape, spec.precision.bits)
+    return sums
+
+
+def _part(name: str) -> str:
+    if name.startswith("decoder.token_embedding"):
+        return "embedding"
+    if ".cross_attn.key." in name or ".cross_attn.value." in name:
+        return "encoder"
+    return name.partition(".")[0]
+
+
+def _stored(name: str, shape: tuple[int, ...], bits: int) -> int:
+    if bits and is_quantized(name):
+        return prod(shape) * bits // 8 + prod(shape) // block_size(shape[1]) * HALF
+    return prod(shape) * HALF
+
+
+def token_bytes(spec: EngineSpec) -> int:
+    """Keys and values of one token of one row, or of one encoder position of one window, in all layers."""
+    return 2 * spec.dimensions.n_text_layer * spec.dimensions.n_text_state * HALF
+
+
+def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
+    """Parts of the GPU's memory, in bytes.
+
+    Args:
+        turn_frames: makes no difference: everything is taken for the longest audio.
+    """
+    stored, name, profile = weights(spec), spec.precision.name, spec.profile
+    fixed = {
+        f"weights, encoder ({name})": stored["encoder"],
+        f"weights, decoder ({name})": stored["decoder"],
+        "embedding and output head (float16)": stored["embedding"],
+        SELF_KV: spec.max_rows * spec.max_tokens * token_bytes(spec),
+        CROSS_KV: profile.max_batch_size * spec.max_cross_len * token_bytes(spec),
+        "audio, log-mel, logits, room to reorder": _buffers(spec),
+    }
+    run = {"activations": _activations(spec)}
+    driver = {"cuBLAS and the sessions": LIBRARIES, "CUDA context (differs between GPUs)": CONTEXT}
+    return [Part(part, 0 if part in run else size, size) for part, size in (fixed | run | driver).items()]
+
+
+def _buffers(spec: EngineSpec) -> int:
+    """Of session.py and kvcache.py."""
+    sizes, profile = spec.dimensions, spec.profile
+    audio = profile.max_batch_size * logmel.samples(spec.window_frames) * FLOAT
+    mel = profile.max_batch_size * sizes.n_mels * spec.window_frames * FLOAT
+    rows = spec.max_rows * (sizes.n_vocab * FLOAT + min(LONGEST_PROMPT, spec.max_tokens) * INT64 + INT64 + FLOAT)
+    aside = max(spec.max_tokens, spec.max_cross_len) * token_bytes(spec)
+    return audio + mel + rows + 2 * sizes.n_vocab * FLOAT + aside
+
+
+def _activations(spec: EngineSpec) -> int:
+    """What the sessions' arenas grow to: log-mel of a batch, the encoder of TOGETHER windows, a step of all rows."""
+    sizes, batch = spec.dimensions, spec.profile.max_batch_size
+    log_mel = batch * spec.window_frames * (3 * logmel.BLOCKS * 160 + 2 * 402) * FLOAT // 2
+    encoder = LIVE * min(TOGETHER, batch) * spec.max_cross_len * sizes.n_audio_state * HALF
+    return log_mel + encoder + STEP * spec.max_rows * sizes.n_vocab * FLOAT
