@@ -18,7 +18,8 @@ import numpy as np
 from gpu_worker import directory
 
 from whisper_factory.backends.cuda.cudart import DEVICE_TO_DEVICE, Cuda
-from whisper_factory.backends.onnxruntime_cuda import footprint, machine
+from whisper_factory.backends.onnxruntime_cuda import machine
+from whisper_factory.backends.onnxruntime_cuda.footprint import token_bytes, weights
 from whisper_factory.backends.onnxruntime_cuda.runtime import OnnxExecutor
 from whisper_factory.backends.onnxruntime_cuda.session import CudaEngine
 from whisper_factory.engine_spec import EngineSpec
@@ -89,7 +90,7 @@ def steps(job: Job) -> dict[str, Any]:
 
 def read(spec: EngineSpec, seconds: float) -> int:
     """Bytes that a step of all rows has to read: weights, the head, the keys and values at half an answer."""
-    stored, each, shape = footprint.weights(spec), footprint.token_bytes(spec), spec.profile
+    stored, each, shape = weights(spec), token_bytes(spec), spec.profile
     frames = spec.encoder_frames(int(seconds * 100), shape.padding_strategy)
     length = frames // 2 + (shape.end_anchor if frames < 3000 else 0)
     return stored["decoder"] + stored["embedding"] + shape.max_batch_size * each * (length + STEPS // 2)

@@ -37,7 +37,7 @@ def openai_model(job: Job) -> Any:
     model = Whisper(ModelDimensions(**vars(weights.dimensions)))
     state = {name: torch.from_numpy(np.array(weights.tensors[name], np.float32)) for name in model.state_dict()}
     model.load_state_dict(state)
-    return model.half().eval().cuda()
+    return model.eval().cuda()  # it casts weights itself, as it multiplies
 
 
 def openai_whisper(job: Job) -> Hear:
@@ -69,7 +69,7 @@ def transformers(job: Job) -> Hear:
     model = _hugging_face(job)
     static = job["system"] != "transformers"
     if job["system"].endswith("compiled"):
-        model.forward = torch.compile(model.forward, mode="reduce-overhead", fullgraph=True)
+        model.model.decoder.forward = torch.compile(model.model.decoder.forward)
     english = job["model"].endswith(".en")
     sot, no_timestamps = (50257, 50362) if english else (50258, 50363)
     prompt = [sot, no_timestamps] if english else [sot, 50259, 50359, no_timestamps]

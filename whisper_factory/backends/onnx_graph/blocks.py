@@ -60,8 +60,16 @@ class Dialect(Protocol):
     def attend(self, q: str, k: str, v: str, heads: int, name: str) -> str:
         """Attention without a mask: [batch, length, state] each, and so is what comes out."""
 
+    def residual(self, x: str, out: str, name: str) -> str:
+        """x + out, where `out` is what `linear` made of an attention, or `feed_forward`; a layer_norm reads it next."""
+
     def cross_kv(self, states: str, part: str, layer: int, output: str) -> None:
         """The encoder's output `output`: the keys or values (`part`) of a layer's cross-attention."""
+
+
+def residual(dialect: Dialect, x: str, out: str, name: str) -> str:
+    """See `Dialect.residual`: one operator."""
+    return dialect.graph.node("Add", [x, out], name)
 
 
 def stem(dialect: Dialect, mel: str) -> str:
@@ -104,4 +112,4 @@ def feed_forward(dialect: Dialect, x: str, mlp: str) -> str:
 def mlp(dialect: Dialect, x: str, block: str) -> str:
     """A block's feed-forward half with its residual."""
     out = dialect.feed_forward(dialect.layer_norm(x, f"{block}.mlp_ln"), f"{block}.mlp")
-    return dialect.graph.node("Add", [x, out], f"{block}.mlp.residual")
+    return dialect.residual(x, out, f"{block}.mlp.residual")

@@ -27,11 +27,11 @@ def _stem(dialect: Dialect, mel: str) -> str:
 
 
 def _block(dialect: Dialect, x: str, block: str) -> str:
-    graph, heads = dialect.graph, dialect.checkpoint.dimensions.n_audio_head
+    heads = dialect.checkpoint.dimensions.n_audio_head
     normal = dialect.layer_norm(x, f"{block}.attn_ln")
     q, k, v = dialect.projections(normal, f"{block}.attn")
     mixed = dialect.attend(q, k, v, heads, f"{block}.attn.mixed")
-    x = graph.node("Add", [x, dialect.linear(mixed, f"{block}.attn.out")], f"{block}.attn.residual")
+    x = dialect.residual(x, dialect.linear(mixed, f"{block}.attn.out"), f"{block}.attn.residual")
     return mlp(dialect, x, block)
 
 

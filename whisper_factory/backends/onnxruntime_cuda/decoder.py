@@ -69,8 +69,7 @@ def _self_attention(dialect: CudaDialect, x: str, block: str, layer: int, step: 
                 num_heads=sizes.n_text_head, kv_num_heads=sizes.n_text_head)
     for name in present:
         graph.output(name, dialect.dtype, buffer)
-    out = dialect.linear(f"{block}.attn.mixed", f"{block}.attn.out")
-    return graph.node("Add", [x, out], f"{block}.attn.residual")
+    return dialect.residual(x, dialect.linear(f"{block}.attn.mixed", f"{block}.attn.out"), f"{block}.attn.residual")
 
 
 def _cross_attention(dialect: CudaDialect, x: str, block: str, layer: int, step: _Step) -> str:
@@ -81,8 +80,7 @@ def _cross_attention(dialect: CudaDialect, x: str, block: str, layer: int, step:
     folded = graph.node("Reshape", [query, step.folded], f"{block}.cross_attn.folded")
     mixed = dialect.attend(folded, k, v, sizes.n_text_head, f"{block}.cross_attn.mixed")
     unfolded = graph.node("Reshape", [mixed, step.shape], f"{block}.cross_attn.unfolded")
-    out = dialect.linear(unfolded, f"{block}.cross_attn.out")
-    return graph.node("Add", [x, out], f"{block}.cross_attn.residual")
+    return dialect.residual(x, dialect.linear(unfolded, f"{block}.cross_attn.out"), f"{block}.cross_attn.residual")
 
 
 def _choose(dialect: CudaDialect, states: str, forbidden: str) -> None:
@@ -127,5 +125,5 @@ def write_decoder(dialect: CudaDialect, advance: Advance) -> None:
         x = _cross_attention(dialect, x, block, layer, step)
         x = mlp(dialect, x, block)
         advance(1)
-    x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
-    _choose(dialect, dialect.layer_norm(x, "decoder.ln"), forbidden)
+    normal = dialect.layer_norm(x, "decoder.ln")
+    _choose(dialect, graph.node("Gather", [normal, graph.index(-1)], "decoder.last", axis=1), forbidden)

@@ -30,6 +30,8 @@ class CudaDialect:
 
     def __init__(self, graph: Graph, checkpoint: Checkpoint) -> None:
         self.graph, self.checkpoint = graph, checkpoint
+        self._biases: dict[str, str] = {}  # products whose bias is added with the residual -> that bias
+        self._sums: dict[str, list[str]] = {}  # residuals that a normalisation is still to add up -> what of
 
     def weight(self, name: str) -> str:
         """A constant in float16."""
@@ -77,7 +79,9 @@ class CudaDialect:
                                block_size=block)
 
     def linear(self, x: str, name: str, modules: Sequence[str] = ()) -> str:
-        """A product, and a bias where there is one."""
+        """A product, and a bias where there is one; that of an attention's output is left for `residual`."""
+        if name.endswith(".out"):
+            return self._owing(x, name)
         return self._linear(x, name, modules or (name,), f"{name}.output")
 
     def _linear(self, x: str, name: str, modules: Sequence[str], output: str) -> str:
@@ -87,6 +91,12 @@ class CudaDialect:
         product = self._product(x, name, modules, f"{name}.product")
         return self.graph.node("Add", [product, self.graph.weight(f"{name}.bias", bias.astype(np.float16))], output)
 
+    def _owing(self, x: str, name: str) -> str:
+        """A product whose bias `residual` adds."""
+        product = self._product(x, name, [name], f"{name}.product")
+        self._biases[product] = self.weight(f"{name}.bias")
+        return product
+
     def projections(self, x: str, attention: str) -> Sequence[str]:
         """One product, split."""
         return projections(self, x, attention)
@@ -94,12 +104,21 @@ class CudaDialect:
     def feed_forward(self, x: str, mlp: str) -> str:
         """One product after the other; the first one's bias goes with the GELU."""
         hidden = self._product(x, f"{mlp}.0", [f"{mlp}.0"], f"{mlp}.0.product")
-        return self.linear(self._biased_gelu(hidden, f"{mlp}.0"), f"{mlp}.2")
+        return self._owing(self._biased_gelu(hidden, f"{mlp}.0"), f"{mlp}.2")
 
     def layer_norm(self, x: str, name: str) -> str:
-        """One operator, which sums in float32."""
+        """One operator, which sums in float32; with the residual before it and its bias, where there is one."""
         scale, bias = (self.weight(f"{name}.{part}") for part in ("weight", "bias"))
+        if x in self._sums:
+            first, second, owed = self._sums.pop(x)
+            return self.graph.nodes("SkipLayerNormalization", [first, second, scale, bias, owed],
+                                    [f"{name}.output", "", "", x], CONTRIB, epsilon=1e-5)[0]
         return self.graph.node("LayerNormalization", [x, scale, bias], f"{name}.output", axis=-1, epsilon=1e-5)
+
+    def residual(self, x: str, out: str, name: str) -> str:
+        """Added up by the normalisation that follows: one kernel for a bias, a sum and a norm."""
+        self._sums[name] = [x, out, self._biases.pop(out)]
+        return name
 
     def attend(self, q: str, k: str, v: str, heads: int, name: str) -> str:
         """ONNX Runtime's own operator, flash attention on the GPU: all three as [batch, length, state]."""

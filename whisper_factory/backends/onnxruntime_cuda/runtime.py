@@ -3,7 +3,7 @@
 The options that differ from the defaults:
 - all sessions work in the stream of our own copies, so that everything happens in the order in which it was asked for,
   and no run waits for the GPU;
-- the decoder's steps are captured as CUDA graphs, one for each number of rows and length of windows;
+- what runs again and again is captured as a CUDA graph, one for each number of rows and length of windows;
 - memory is taken as it is asked for (kSameAsRequested), not in powers of two, and without patterns for every shape;
 - log-mel is computed in float32 as it is, not in TF32.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_factory.backends.cuda.device import Tensor
-from whisper_factory.backends.onnxruntime_cuda.files import DECODER, STAGES
+from whisper_factory.backends.onnxruntime_cuda.files import STAGES
 from whisper_factory.errors import EnvironmentFault, UserError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class OnnxExecutor:
         """
         Args:
             stream: CUDA's, in which everything happens; None: the CPU provider runs the graphs.
-            graphs: whether steps become CUDA graphs.
+            graphs: whether what repeats becomes CUDA graphs.
 
         Raises:
             EnvironmentFault: the provider cannot be used.
@@ -81,7 +81,7 @@ class OnnxExecutor:
 
                 self.sessions[stage] = open_session(model, threads)
             else:
-                self.sessions[stage] = open_on_gpu(model, stream, graphs and stage == DECODER)
+                self.sessions[stage] = open_on_gpu(model, stream, graphs)
 
     def bind(self, stage: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor],
              given: Mapping[str, NDArray[Any]], repeats: bool = False) -> _Bound:
@@ -94,7 +94,7 @@ class OnnxExecutor:
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for name, tensor in outputs.items():
             binding.bind_output(name, place, 0, tensor.dtype.type, tensor.shape, tensor.address)
-        graph = self._graph(repeats) if place == "cuda" and self._graphs and stage == DECODER else None
+        graph = self._graph(repeats) if place == "cuda" and self._graphs else None
         return _Bound(session, binding, graph, given)
 
     def _graph(self, repeats: bool) -> int:

@@ -106,7 +106,8 @@ class CudaEngine:
         if key not in self._bound:
             mel = self.mel._replace(shape=(batch, self.spec.dimensions.n_mels, frames))
             self._bound[key] = self.executor.bind(LOG_MEL, {"audio": self.audio._replace(shape=(batch, samples))},
-                                                  {"mel": mel}, {})
+                                                  {"mel": mel}, {}, repeats=True)
+            self._bound[key].rehearse()
         self._bound[key].run()
         return self._encode(batch, frames)
 
@@ -128,7 +129,8 @@ class CudaEngine:
             mels = self.spec.dimensions.n_mels
             mel = Tensor(self.mel.address + first * mels * frames * FLOAT.itemsize, (count, mels, frames), FLOAT)
             cross = {name: _part(tensor, first, count) for name, tensor in self.cross(batch, length).items()}
-            self._bound[key] = self.executor.bind(ENCODER, {"mel": mel}, cross, {})
+            self._bound[key] = self.executor.bind(ENCODER, {"mel": mel}, cross, {}, repeats=True)
+            self._bound[key].rehearse()
         return self._bound[key]
 
     def cross(self, windows: int, length: int) -> dict[str, Tensor]:
