@@ -50,6 +50,7 @@ def latency() -> Iterator[Task]:
         for precision in PRECISIONS:
             job = {"model": model, "precision": precision, "provider": "cuda", **SHORT}
             yield "gpu_worker latency", f"latency/{model}/{precision}", job, 120
+            yield "gpu_worker latency", f"latency/{model}/{precision}-as-peers", {**job, "clips": 60}, 120
         for system in PEERS:
             job = {"model": model, "system": system, "clips": 60, "rounds": 3}
             yield "gpu_peers latency", f"latency/{model}/{system}", job, 200

@@ -15,6 +15,7 @@ from typing import Any
 import gpu_engines
 import numpy as np
 
+from whisper_factory.backends.onnxruntime_cuda.limits import STEP_FRAMES
 from whisper_factory.whisper.options import Options
 from whisper_factory.whisper.transcribe import Transcriber
 
@@ -45,6 +46,7 @@ def accuracy(job: Job) -> dict[str, Any]:
 def latency(job: Job) -> dict[str, Any]:
     """Milliseconds of each clip alone: the median of three rounds after two that warm up."""
     heard = [clip["audio"] for clip in gpu_engines.clips(Path(job["payload"])) if len(clip["audio"]) <= LONGEST * 16000]
+    heard = heard[: job.get("clips", len(heard))]
     asked = options(job)
     start = time.perf_counter()
     transcriber = Transcriber.load(directory(job))
@@ -98,13 +100,16 @@ def memory(job: Job) -> dict[str, Any]:
     rng, beams = np.random.default_rng(0), spec.profile.max_beam_width
     audio = [rng.standard_normal(spec.profile.max_input_len * 160).astype(np.float32) * 0.05
              for _ in range(spec.profile.max_batch_size)]
-    for width in sorted({1, beams}):
-        for count in {1, len(audio)}:
-            transcriber.transcribe(audio[:count], options(job, num_beams=width))
+    for count in sorted({1, len(audio)}):
+        for frames in range(STEP_FRAMES, spec.profile.max_input_len + STEP_FRAMES, STEP_FRAMES):  # every length
+            if spec.profile.padding_strategy != "max" or frames > spec.profile.max_input_len - STEP_FRAMES:
+                transcriber.transcribe([one[: frames * 160] for one in audio[:count]], options(job))
+    transcriber.transcribe(audio, options(job, num_beams=beams))
     from whisper_factory import backends
 
     parts = backends.get(spec.backend).footprint(spec)
     return {"context": context, "loaded": loaded, "peak": gpu_engines.used() - before,
+            "graphs": sum(bound.captured for bound in transcriber.engine._bound.values()),
             "plan": {part.name: [part.load, part.peak] for part in parts},
             "plan_load": sum(part.load for part in parts), "plan_peak": sum(part.peak for part in parts)}
 

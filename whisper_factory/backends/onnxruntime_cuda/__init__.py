@@ -116,4 +116,6 @@ def load(engine: Path, threads: int | None = None) -> CudaEngine:
     from whisper_factory.backends.onnxruntime_cuda.session import CudaEngine
 
     device = Cuda()
-    return CudaEngine(spec, device, OnnxExecutor(engine, device.stream))
+    loaded = CudaEngine(spec, device, OnnxExecutor(engine, device.stream))
+    loaded.warm_up()
+    return loaded

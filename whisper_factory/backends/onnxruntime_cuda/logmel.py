@@ -18,21 +18,20 @@ HALF = N_FFT // 2
 
 
 def samples(frames: int) -> int:
-    """How many samples the graph reads for a window of so many frames: what `padded` makes of its audio."""
+    """How many samples the graph reads for a window of so many frames: what `fill` makes of its audio."""
     return (frames + BLOCKS - 1) * HOP_LENGTH
 
 
-def padded(audio: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
-    """Audio [n] as the graph reads it: reflected in front, then silence to the window's end."""
-    audio = audio[: frames * HOP_LENGTH]
-    signal = np.zeros(samples(frames) + HALF, np.float32)
-    signal[HALF : HALF + len(audio)] = audio
-    signal[:HALF] = signal[2 * HALF : HALF : -1]
-    end = HALF + frames * HOP_LENGTH  # the window is reflected at its end too
-    count = len(signal) - end
-    if count > 0:
-        signal[end:] = signal[end - 2 : end - 2 - count : -1]
-    return signal[: samples(frames)]
+def fill(row: NDArray[np.float32], audio: NDArray[np.float32]) -> None:
+    """Make a row [samples(frames)] what the graph reads of audio [n]: reflected at both ends of its window, else
+    silence after it."""
+    end = HALF + len(row) - samples(0)  # of the window
+    heard = audio[: end - HALF]
+    row[HALF : HALF + len(heard)] = heard
+    row[HALF + len(heard) :] = 0.0
+    row[:HALF] = row[2 * HALF : HALF : -1]
+    count = len(row) - end
+    row[end:] = row[end - 2 : end - 2 - count : -1]
 
 
 def transform() -> NDArray[np.float32]:

@@ -40,7 +40,7 @@ class _Bound:
         import onnxruntime
 
         self._session, self._binding, self._given = session, binding, given  # what is bound must outlive the binding
-        self._captured = graph is not None and graph != NO_GRAPH
+        self.captured = graph is not None and graph != NO_GRAPH
         self._options = onnxruntime.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if graph is not None:
@@ -55,7 +55,7 @@ class _Bound:
 
     def rehearse(self) -> None:
         """The first run with a graph's number runs, captures, and runs what was captured."""
-        if self._captured:
+        if self.captured:
             self.run()
 
 

@@ -68,11 +68,24 @@ class CudaEngine:
         self.logits = self._buffer((rows, sizes.n_vocab), FLOAT)
         self.chosen = self._buffer((rows * (INT64.itemsize + FLOAT.itemsize),), np.dtype(np.uint8))
         self.slots = [device.slot(self.chosen.shape[0]) for _ in range(2)]
+        self.staging = device.slot(int(np.prod(self.audio.shape)) * FLOAT.itemsize)
         device.upload(self.one.address, np.ones(1, np.int32))
         self._bound: dict[tuple[Any, ...], Bound] = {}
         self._rehearsed: set[tuple[int, int]] = set()
         self._open: CudaUtterance | None = None
         self._forbids: tuple[tuple[int, ...], ...] = ((), ())
+
+    def warm_up(self) -> None:
+        """Hear silence, as much as the engine takes: so the largest pieces of memory are taken first, which all that
+        is smaller then fits into, and kernels are loaded before someone waits."""
+        windows = [np.zeros(0, np.float32)] * self.spec.profile.max_batch_size
+        utterance = self.listen(windows, self.spec.window_frames)
+        prompt = np.zeros((len(windows), min(2, self.spec.max_tokens)), np.int64)
+        utterance.decode(prompt)
+        if self.spec.profile.max_beam_width > 1:
+            utterance.select(np.repeat(np.arange(len(windows)), self.spec.profile.max_beam_width))
+            utterance.decode(np.zeros((self.spec.max_rows, 1), np.int64))
+        utterance.close()
 
     def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
         return Tensor(self.device.allocate(int(np.prod(shape)) * dtype.itemsize), shape, dtype)
@@ -101,7 +114,11 @@ class CudaEngine:
         frames = min(self.spec.window_frames, -(-frames // STEP_FRAMES) * STEP_FRAMES)
         batch, samples = len(audio), logmel.samples(frames)
         check_mel(self.spec, (batch, self.spec.dimensions.n_mels, frames))
-        self.device.upload(self.audio.address, np.stack([logmel.padded(clip, frames) for clip in audio]))
+        # Pinned memory, which is read after this returns: it is filled again when these windows have been decoded.
+        rows = self.staging.array.view(np.float32)[: batch * samples].reshape(batch, samples)
+        for row, clip in zip(rows, audio, strict=True):
+            logmel.fill(row, clip)
+        self.device.upload(self.audio.address, rows)
         key = (LOG_MEL, batch, frames)
         if key not in self._bound:
             mel = self.mel._replace(shape=(batch, self.spec.dimensions.n_mels, frames))
