@@ -2,7 +2,6 @@
 
     python benchmarks/gpu_payload.py PAYLOAD            (on any machine with the weights)
     python benchmarks/gpu.py PAYLOAD OUT [POINT ...]    (on the GPU's; points: see POINTS)
-    python benchmarks/gpu_report.py OUT                 (the tables of docs/gpu.md)
 
 Every measurement is a process of its own with a time limit, and leaves OUT/all.json as far as it has come; one that
 fails leaves the end of what it said. Needs the package with its [cuda] extra, torch, transformers and Triton.

@@ -149,7 +149,10 @@ def keeper(composition: Composition, recipe: str | None, declared: str, typed: C
         return None
     import yaml
 
-    return Lock(recipe, path, chosen, yaml.safe_load(declared))
+    resolved = yaml.safe_load(declared)
+    if resolved["backend"].get("provider") == "cpu":  # as if it were not said, so that a CPU engine's lock is what it was
+        del resolved["backend"]["provider"]
+    return Lock(recipe, path, chosen, resolved)
 
 
 def promised(plan: Plan, finished: Mapping[str, Finished]) -> dict[str, Any]:

@@ -7,16 +7,17 @@ from math import prod
 
 from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.backends.onnxruntime_cuda import logmel
-from whisper_factory.backends.onnxruntime_cuda.limits import TOGETHER
-from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
+from whisper_factory.backends.onnxruntime_cuda.limits import MOST_GRAPHS, STEP_FRAMES, TOGETHER
+from whisper_factory.engine_spec import LEAST_FRAMES, LONGEST_PROMPT, EngineSpec
 from whisper_factory.memory import CROSS_KV, MB, SELF_KV, Part
 from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
 
 HALF, FLOAT, INT64 = 2, 4, 8
-CONTEXT = 520 * MB  # CUDA's context, and the kernels that it loads
-LIBRARIES = 60 * MB  # cuBLAS's workspaces, and what else the sessions hold beside their tensors
-LIVE = 16  # float16 numbers for every encoder position and channel, at the most
+CONTEXT = 552 * MB  # CUDA's context, on an H100
+LIBRARIES = 275 * MB  # kernels of ONNX Runtime, cuBLAS and cuDNN, and their workspaces
+LIVE = 22  # float16 numbers for every encoder position and channel, at the most
 STEP = 6  # float32 numbers for every row and token of the vocabulary, in a step
+GRAPH = MB // 2  # of a captured CUDA graph
 
 
 def weights(spec: EngineSpec) -> dict[str, int]:
@@ -62,9 +63,23 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
         CROSS_KV: profile.max_batch_size * spec.max_cross_len * token_bytes(spec),
         "audio, log-mel, logits, room to reorder": _buffers(spec),
     }
-    run = {"activations": _activations(spec)}
-    driver = {"cuBLAS and the sessions": LIBRARIES, "CUDA context (differs between GPUs)": CONTEXT}
-    return [Part(part, 0 if part in run else size, size) for part, size in (fixed | run | driver).items()]
+    driver = {"activations": _activations(spec), "kernels and workspaces of the libraries": LIBRARIES,
+              "CUDA context (differs between GPUs)": CONTEXT}
+    one, lengths = GRAPH * _graphs_of_a_length(spec), _lengths(spec)
+    return [*(Part(part, size, size) for part, size in (fixed | driver).items()),
+            Part("CUDA graphs", one, min(one * lengths, GRAPH * MOST_GRAPHS))]
+
+
+def _lengths(spec: EngineSpec) -> int:
+    """Lengths of window that clips may have: one where all are as long as the engine's, else steps from the least."""
+    if spec.profile.padding_strategy == "max":
+        return 1
+    return max(1, -(-spec.window_frames // STEP_FRAMES) - LEAST_FRAMES // STEP_FRAMES)
+
+
+def _graphs_of_a_length(spec: EngineSpec) -> int:
+    """Log-mel, encoder, and steps of all rows, half of them, a quarter ..."""
+    return 2 + spec.profile.max_batch_size.bit_length()
 
 
 def _buffers(spec: EngineSpec) -> int:

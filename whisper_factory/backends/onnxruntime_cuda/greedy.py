@@ -98,7 +98,7 @@ def rows_to_keep(over: Sequence[bool]) -> list[int] | None:
     """
     waiting = [row for row, ended in enumerate(over) if not ended]
     count = 1 << (len(waiting) - 1).bit_length() if waiting else 0
-    if not count or count >= len(over):
+    if not count or 2 * count > len(over):
         return None
     behind = [row for row in waiting if row >= count]
     return [behind.pop(0) if over[row] and behind else row for row in range(count)]

@@ -9,6 +9,7 @@ from whisper_factory.errors import UserError, choices
 PRECISIONS = {"float16": 0, "int8": 8, "int4": 4}  # name -> bits
 ASKED = "backend.provider=cuda"
 TOGETHER = 8  # windows that are encoded at once: more would take memory, and gain nothing
+MOST_GRAPHS = 256  # captured; what comes after them runs without
 STEP_FRAMES = 32  # windows of audio are a multiple of it: so there are few lengths of them
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_factory.backends.cuda.device import Tensor
 from whisper_factory.backends.onnxruntime_cuda.files import STAGES
+from whisper_factory.backends.onnxruntime_cuda.limits import MOST_GRAPHS
 from whisper_factory.errors import EnvironmentFault, UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROVIDER = "CUDAExecutionProvider"
-MOST_GRAPHS = 256  # captured; what comes after them runs without
 NO_GRAPH = -1
 
 
