@@ -31,6 +31,7 @@ STOPS = ("fetch", "convert", "build")
 SOURCES = ("auto", "openai", "package", "huggingface", "path")
 BUNDLED = ("none", "quick", "full")
 PRECISION_DTYPES = ("float32", "float16")
+CALIBRATIONS = ("none", "scale", "gptq")
 
 
 @dataclass
@@ -74,6 +75,13 @@ class PrecisionConfig:
     name: str = MISSING
     bits: int = MISSING
     dtype: str = MISSING
+
+
+@dataclass
+class CalibrationConfig:
+    method: str = "none"
+    clips: Optional[str] = None  # a manifest of the user's own audio; null: the bundled set
+    seed: int = 0
 
 
 @dataclass
@@ -147,6 +155,7 @@ class Composition:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     kv_cache: KVCacheConfig = field(default_factory=KVCacheConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
@@ -191,8 +200,9 @@ class Composition:
     @property
     def name(self) -> str:
         """The engine's name, which is also its folder under outputs/."""
-        axes = (self.model, self.precision, self.profile)
-        return "-".join([*(axis.name for axis in axes), self.kv_cache.mode, self.backend.name])
+        method = self.calibration.method
+        names = [self.model.name, self.precision.name, *([method] if method != "none" else []), self.profile.name]
+        return "-".join([*names, self.kv_cache.mode, self.backend.name])
 
 
 def check(composition: Composition) -> None:
@@ -201,7 +211,8 @@ def check(composition: Composition) -> None:
     Raises:
         UserError: one line with every problem found.
     """
-    problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition)]
+    problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition),
+                *_wrong_calibration(composition)]
     if problems:
         raise UserError("; ".join(problems))
 
@@ -262,6 +273,22 @@ def _wrong_dimensions(model: ModelConfig) -> list[str]:
     if sizes["n_vocab"] not in VOCABULARIES:
         problems.append(f"model.dimensions.n_vocab={sizes['n_vocab']}: choices: "
                         f"{', '.join(map(str, VOCABULARIES))} (OpenAI's vocabularies; added tokens are not supported)")
+    return problems
+
+
+def _wrong_calibration(composition: Composition) -> list[str]:
+    calibration, precision, problems = composition.calibration, composition.precision, []
+    if calibration.method not in CALIBRATIONS:
+        problems.append(f"calibration.method: unknown '{calibration.method}'; "
+                        f"{choices(calibration.method, CALIBRATIONS)}")
+    per_row = precision.bits == 4 and not getattr(precision, "group_size", 0) and not getattr(precision, "keep", None)
+    if calibration.method != "none" and not per_row:
+        problems.append(f"calibration={calibration.method} is for 4 bits with one scale an output channel, not for "
+                        f"precision={precision.name}; choices: precision=int4, calibration=none")
+    if calibration.method == "none" and calibration.clips:
+        problems.append("calibration.clips goes with calibration=gptq or calibration=scale")
+    if not 0 <= calibration.seed < 1 << 63:
+        problems.append(f"calibration.seed={calibration.seed}: must be 0 to {(1 << 63) - 1}")
     return problems
 
 
