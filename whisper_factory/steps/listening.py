@@ -7,6 +7,7 @@ taking the factory along.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from whisper_factory.backends.onnx_graph.runtime import physical_cores
 from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.progress import Advance, Progress, silent
 
@@ -67,7 +69,7 @@ def _fill(room: float, clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats: int, progress: Progress = silent
            ) -> dict[str, Any]:
-    """Transcribe the clips with `whisper_factory.measure` in a child process and return its report.
+    """Transcribe the clips, one at a time, with `whisper_factory.measure` in a child process; its report.
 
     Args:
         progress: of the clips.
@@ -76,35 +78,73 @@ def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats:
         UserError: a clip cannot be read.
         EnvironmentFault: the child failed; carries its last lines.
     """
-    manifest, report = scratch / "requests.json", scratch / "report.json"
-    manifest.write_text(json.dumps({"clips": requests, "options": {}}), encoding="utf-8")
-    command = [sys.executable, "-c", CHILD.format(path=sys.path), str(engine), str(manifest), str(report),
-               "--repeats", str(repeats), "--progress"]
-    with progress(len(requests), "clips") as advance:
-        code, lines = _follow(command, advance)
+    (report,) = _measure(engine, [{"clips": requests}], scratch, ["--repeats", str(repeats)], progress)
+    return report
+
+
+def hear(engine: Path, requests: list[dict[str, Any]], scratch: Path, batch: int, processes: int,
+         progress: Progress = silent) -> list[dict[str, Any]]:
+    """What the engine hears in the clips, as soon as may be: `measure`'s reports of them, their latencies meaningless.
+
+    Args:
+        batch: clips given to it at once.
+        processes: that share the clips and this machine's cores. (Two on one core each hear more than one on two:
+            nothing waits for another thread.)
+
+    Raises:
+        as `listen`.
+    """
+    shares = [requests[first::processes] for first in range(processes)]
+    manifests = [{"clips": share, "batch": batch, "warm_up": False} for share in shares if share]
+    threads = max(1, physical_cores() // processes)
+    clips: list[dict[str, Any]] = [{}] * len(requests)
+    for first, report in enumerate(_measure(engine, manifests, scratch, ["--threads", str(threads)], progress)):
+        clips[first::processes] = report["clips"]
+    return clips
+
+
+def _measure(engine: Path, manifests: list[dict[str, Any]], scratch: Path, flags: list[str], progress: Progress
+             ) -> list[dict[str, Any]]:
+    """Run `whisper_factory.measure` on each of the manifests, side by side, and return the reports."""
+    files = [(scratch / f"requests{number}.json", scratch / f"report{number}.json") for number in range(len(manifests))]
+    for manifest, (asked, _) in zip(manifests, files, strict=True):
+        asked.write_text(json.dumps(manifest), encoding="utf-8")
+    commands = [[sys.executable, "-c", CHILD.format(path=sys.path), str(engine), str(asked), str(report), "--progress",
+                 *flags] for asked, report in files]
+    with progress(sum(len(manifest["clips"]) for manifest in manifests), "clips") as advance:
+        code, lines = _follow(commands, advance)
     if code != 0:
         if code == UserError.exit_code and lines:  # a clip that cannot be read, say
             raise UserError(lines[-1].removeprefix("error: "))
         raise EnvironmentFault(f"the engine failed while being validated (exit code {code}): {' | '.join(lines)}")
-    data: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    manifest.unlink()
-    report.unlink()
-    return data
+    reports = [json.loads(report.read_text(encoding="utf-8")) for _, report in files]
+    for asked, report in files:
+        asked.unlink()
+        report.unlink()
+    return reports
 
 
-def _follow(command: list[str], advance: Advance) -> tuple[int, list[str]]:
-    """Run it, and advance by each clip that it says it heard; its exit code, and the last of what else it said."""
+def _follow(commands: list[list[str]], advance: Advance) -> tuple[int, list[str]]:
+    """Run them side by side, and advance by each clip that they say they heard; the exit code, of one that failed if
+    any did, and the last of what else was said."""
     last: deque[str] = deque(maxlen=LAST_LINES)
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors="replace") as child:
-        assert child.stdout is not None
+    reading, writing = os.pipe()  # one for all: lines are short, and each comes whole
+    children: list[subprocess.Popen[bytes]] = []
+    with open(reading, encoding="utf-8", errors="replace") as said:
         try:
-            for line in child.stdout:
+            try:
+                for command in commands:
+                    children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing))
+            finally:
+                os.close(writing)
+            for line in said:
                 if HEARD.fullmatch(line):
                     advance(1)
                 elif line.strip():
                     last.append(line.rstrip())
-            return child.wait(), list(last)
-        except BaseException:  # an interruption, say: it must not go on alone
-            child.kill()
+            return next((code for child in children if (code := child.wait())), 0), list(last)
+        except BaseException:  # an interruption, say: they must not go on alone
+            for child in children:
+                child.kill()
+                child.wait()
             raise
