@@ -14,7 +14,7 @@ from typing import Any
 from whisper_factory import backends, clips, digest, sources
 from whisper_factory.backends import KitBackend
 from whisper_factory.clips import Clip
-from whisper_factory.engine_spec import EngineSpec, Precision
+from whisper_factory.engine_spec import EngineSpec, Precision, said
 from whisper_factory.errors import UserError
 from whisper_factory.schema import Composition, ValidationConfig
 from whisper_factory.steps import STEPS
@@ -116,7 +116,7 @@ def _convert(spec: EngineSpec, precision: Precision, fetch: PlannedStep) -> Plan
         "kind": fetch.params["kind"],
         "model": spec.model,
         "dimensions": asdict(spec.dimensions),
-        "precision": asdict(precision),
+        "precision": precision.to_dict(),
     }
     hints = {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()}}
     about = f"canonical checkpoint, {precision.name}"
@@ -174,12 +174,16 @@ def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedS
 
 def _gates(composition: Composition, stand_in: bool) -> dict[str, float | None]:
     """The limits for this precision. What stands in for an engine gates neither latency nor memory."""
-    validation, precision = composition.validation, composition.precision.name
+    validation, precision = composition.validation, composition.precision
+
+    def of(limits: dict[str, float]) -> float | None:
+        return limits.get(precision.name, limits.get(precision.gated_as or ""))
+
     return {
-        "min_token_agreement": validation.min_token_agreement.get(precision),
-        "min_edge_token_agreement": validation.min_edge_token_agreement.get(precision),
+        "min_token_agreement": of(validation.min_token_agreement),
+        "min_edge_token_agreement": of(validation.min_edge_token_agreement),
         "max_runaways": validation.max_runaways,
-        "max_wer_increase": validation.max_wer_increase.get(precision),
+        "max_wer_increase": of(validation.max_wer_increase),
         "max_latency_ms": None if stand_in else validation.max_latency_ms,
         "max_peak_mb": None if stand_in else validation.max_peak_mb,
     }
@@ -209,6 +213,7 @@ def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedS
     axes = ("model", "precision", "profile", "kv_cache", "backend", "device")
     declared = {axis: asdict(getattr(composition, axis)) for axis in axes}
     declared["model"] = {"name": composition.model.name, "dimensions": declared["model"]["dimensions"]}
+    declared["precision"] = said(declared["precision"])
     if spec.target:
         declared["target"] = asdict(spec.target)
     declared["validation"] = asdict(composition.validation) | {"clips": heard}

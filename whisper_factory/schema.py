@@ -24,6 +24,7 @@ from whisper_factory.engine_spec import (
     Target,
 )
 from whisper_factory.errors import UserError, choices
+from whisper_factory.quantization import mixed
 from whisper_factory.whisper.dimensions import VOCABULARIES, WINDOW_FRAMES, Dimensions
 
 MISSING: Any = "???"
@@ -74,6 +75,9 @@ class PrecisionConfig:
     name: str = MISSING
     bits: int = MISSING
     dtype: str = MISSING
+    group_size: int = 0  # neighbours of a row that share a scale; 0: the whole row
+    keep: list[str] = field(default_factory=list)  # layers of a 4-bit engine that have 8, by name or pattern
+    gated_as: Optional[str] = None  # the precision whose limits of validation hold, where this one has none there
 
 
 @dataclass
@@ -169,11 +173,17 @@ class Composition:
             model=self.model.name,
             backend=self.backend.name,
             dimensions=Dimensions(**vars(self.model.dimensions)),
-            precision=Precision(**vars(self.precision)),
+            precision=self._precision(),
             profile=Profile(**{entry.name: getattr(self.profile, entry.name) for entry in fields(Profile)}),
             kv_cache=KVCache(**vars(self.kv_cache)),
             target=self._target(),
         )
+
+    def _precision(self) -> Precision:
+        """With the names of the layers that are kept."""
+        said = self.precision
+        keep = mixed.kept(said.keep, Dimensions(**vars(self.model.dimensions)))
+        return Precision(said.name, said.bits, said.dtype, said.group_size, keep)  # type: ignore[arg-type]
 
     def _target(self) -> Target | None:
         """The GPU, for a backend whose engines are built for one."""
@@ -201,7 +211,8 @@ def check(composition: Composition) -> None:
     Raises:
         UserError: one line with every problem found.
     """
-    problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition)]
+    problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition),
+                *_wrong_integers(composition)]
     if problems:
         raise UserError("; ".join(problems))
 
@@ -262,6 +273,25 @@ def _wrong_dimensions(model: ModelConfig) -> list[str]:
     if sizes["n_vocab"] not in VOCABULARIES:
         problems.append(f"model.dimensions.n_vocab={sizes['n_vocab']}: choices: "
                         f"{', '.join(map(str, VOCABULARIES))} (OpenAI's vocabularies; added tokens are not supported)")
+    return problems
+
+
+def _wrong_integers(composition: Composition) -> list[str]:
+    """What cannot be meant by groups of weights, and by layers that keep 8 bits."""
+    precision, problems = composition.precision, []
+    if precision.group_size < 0 or (precision.group_size and precision.bits != 4):
+        problems.append(f"precision.group_size={precision.group_size} goes with 4 bits; choices: "
+                        "precision=int4_g32, precision=int4_g128")
+    if precision.keep and precision.bits != 4:
+        problems.append("precision.keep names layers of a 4-bit engine that keep 8 bits; choices: precision=int4_g32, "
+                        "precision=int4_g128, precision=int4")
+    sizes = vars(composition.model.dimensions)
+    if min(sizes.values()) < 1:  # which is complained of already
+        return problems
+    try:
+        mixed.kept(precision.keep, Dimensions(**sizes))
+    except UserError as error:
+        problems.append(str(error))
     return problems
 
 
