@@ -12,12 +12,13 @@ import re
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from whisper_factory.backends.onnx_graph.runtime import physical_cores
 from whisper_factory.errors import EnvironmentFault, UserError
-from whisper_factory.progress import Advance, Progress, silent
+from whisper_factory.progress import Progress, silent
 
 LAST_LINES = 5
 HEARD = re.compile(r"heard \d+ of \d+\n")  # a line of `measure --progress`
@@ -111,8 +112,8 @@ def _measure(engine: Path, manifests: list[dict[str, Any]], scratch: Path, flags
         asked.write_text(json.dumps(manifest), encoding="utf-8")
     commands = [[sys.executable, "-c", CHILD.format(path=sys.path), str(engine), str(asked), str(report), "--progress",
                  *flags] for asked, report in files]
-    with progress(sum(len(manifest["clips"]) for manifest in manifests), "clips") as advance:
-        code, lines = _follow(commands, advance)
+    total = sum(len(manifest["clips"]) for manifest in manifests)
+    code, lines = follow(commands, HEARD, progress, "clips", total=total)
     if code != 0:
         if code == UserError.exit_code and lines:  # a clip that cannot be read, say
             raise UserError(lines[-1].removeprefix("error: "))
@@ -124,25 +125,36 @@ def _measure(engine: Path, manifests: list[dict[str, Any]], scratch: Path, flags
     return reports
 
 
-def _follow(commands: list[list[str]], advance: Advance) -> tuple[int, list[str]]:
-    """Run them side by side, and advance by each clip that they say they heard; the exit code, of one that failed if
-    any did, and the last of what else was said."""
+def follow(commands: Sequence[list[str]], done: re.Pattern[str], progress: Progress, unit: str,
+           total: float | None = None, environment: dict[str, str] | None = None) -> tuple[int, list[str]]:
+    """Run commands, side by side, that say how far they are.
+
+    Args:
+        done: the lines by which they say that one more is done.
+        total: how many there are; None if nobody knows.
+        environment: None: this process's own.
+
+    Returns:
+        The exit code, of one that failed if any did, and the last of what else was said.
+    """
     last: deque[str] = deque(maxlen=LAST_LINES)
     reading, writing = os.pipe()  # one for all: lines are short, and each comes whole
     children: list[subprocess.Popen[bytes]] = []
-    with open(reading, encoding="utf-8", errors="replace") as said:
+    with progress(total, unit) as advance, open(reading, encoding="utf-8", errors="replace") as said:
         try:
             try:
                 for command in commands:
-                    children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing))
+                    children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
+                                                     env=environment))
             finally:
                 os.close(writing)
             for line in said:
-                if HEARD.fullmatch(line):
+                if done.fullmatch(line):
                     advance(1)
                 elif line.strip():
                     last.append(line.rstrip())
-            return next((code for child in children if (code := child.wait())), 0), list(last)
+            codes = [child.wait() for child in children]
+            return next(filter(None, codes), 0), list(last)
         except BaseException:  # an interruption, say: they must not go on alone
             for child in children:
                 child.kill()
