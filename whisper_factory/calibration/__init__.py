@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from whisper_factory.calibration.clips import Speech
 
 CALIBRATION = 1  # raised whenever the same clips would give other integers
-SECONDS = 1.0  # for a clip and a million weights of the blocks, on two cores
+SECONDS = 0.09  # for a clip and a million weights of the blocks, on two cores
 
 
 def duration(dimensions: Dimensions, speech: Sequence[Speech]) -> str:
