@@ -17,7 +17,7 @@ from whisper_factory.calibration import CALIBRATION, duration, expectations
 from whisper_factory.calibration import clips as calibrating_clips
 from whisper_factory.calibration.clips import Speech
 from whisper_factory.clips import Clip
-from whisper_factory.engine_spec import EngineSpec, Precision
+from whisper_factory.engine_spec import EngineSpec, Precision, said
 from whisper_factory.errors import UserError
 from whisper_factory.schema import CalibrationConfig, Composition, ValidationConfig
 from whisper_factory.steps import STEPS
@@ -122,7 +122,7 @@ def _convert(spec: EngineSpec, precision: Precision, fetch: PlannedStep, calibra
         "kind": fetch.params["kind"],
         "model": spec.model,
         "dimensions": asdict(spec.dimensions),
-        "precision": asdict(precision),
+        "precision": precision.to_dict(),
     }
     hints: dict[str, Any] = {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()}}
     about = f"canonical checkpoint, {precision.name}"
@@ -185,12 +185,16 @@ def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedS
 
 def _gates(composition: Composition, stand_in: bool) -> dict[str, float | None]:
     """The limits for this precision. What stands in for an engine gates neither latency nor memory."""
-    validation, precision = composition.validation, composition.precision.name
+    validation, precision = composition.validation, composition.precision
+
+    def of(limits: dict[str, float]) -> float | None:
+        return limits.get(precision.name, limits.get(precision.gated_as or ""))
+
     return {
-        "min_token_agreement": validation.min_token_agreement.get(precision),
-        "min_edge_token_agreement": validation.min_edge_token_agreement.get(precision),
+        "min_token_agreement": of(validation.min_token_agreement),
+        "min_edge_token_agreement": of(validation.min_edge_token_agreement),
         "max_runaways": validation.max_runaways,
-        "max_wer_increase": validation.max_wer_increase.get(precision),
+        "max_wer_increase": of(validation.max_wer_increase),
         "max_latency_ms": None if stand_in else validation.max_latency_ms,
         "max_peak_mb": None if stand_in else validation.max_peak_mb,
     }
@@ -230,6 +234,7 @@ def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedS
     axes = ("model", "precision", "profile", "kv_cache", "backend", "device")
     declared = {axis: asdict(getattr(composition, axis)) for axis in axes}
     declared["model"] = {"name": composition.model.name, "dimensions": declared["model"]["dimensions"]}
+    declared["precision"] = said(declared["precision"])
     if "calibration" in convert.params:
         declared["calibration"] = convert.params["calibration"]
     if spec.target:

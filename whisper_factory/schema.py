@@ -24,6 +24,7 @@ from whisper_factory.engine_spec import (
     Target,
 )
 from whisper_factory.errors import UserError, choices
+from whisper_factory.quantization import mixed
 from whisper_factory.whisper.dimensions import VOCABULARIES, WINDOW_FRAMES, Dimensions
 
 MISSING: Any = "???"
@@ -75,6 +76,9 @@ class PrecisionConfig:
     name: str = MISSING
     bits: int = MISSING
     dtype: str = MISSING
+    group_size: int = 0  # neighbours of a row that share a scale; 0: the whole row
+    keep: list[str] = field(default_factory=list)  # layers of a 4-bit engine that have 8, by name or pattern
+    gated_as: Optional[str] = None  # the precision whose limits of validation hold, where this one has none there
 
 
 @dataclass
@@ -178,11 +182,17 @@ class Composition:
             model=self.model.name,
             backend=self.backend.name,
             dimensions=Dimensions(**vars(self.model.dimensions)),
-            precision=Precision(**vars(self.precision)),
+            precision=self._precision(),
             profile=Profile(**{entry.name: getattr(self.profile, entry.name) for entry in fields(Profile)}),
             kv_cache=KVCache(**vars(self.kv_cache)),
             target=self._target(),
         )
+
+    def _precision(self) -> Precision:
+        """With the names of the layers that are kept."""
+        said = self.precision
+        keep = mixed.kept(said.keep, Dimensions(**vars(self.model.dimensions)))
+        return Precision(said.name, said.bits, said.dtype, said.group_size, keep)  # type: ignore[arg-type]
 
     def _target(self) -> Target | None:
         """The GPU, for a backend whose engines are built for one."""
@@ -212,7 +222,7 @@ def check(composition: Composition) -> None:
         UserError: one line with every problem found.
     """
     problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition),
-                *_wrong_calibration(composition)]
+                *_wrong_integers(composition), *_wrong_calibration(composition)]
     if problems:
         raise UserError("; ".join(problems))
 
@@ -276,12 +286,31 @@ def _wrong_dimensions(model: ModelConfig) -> list[str]:
     return problems
 
 
+def _wrong_integers(composition: Composition) -> list[str]:
+    """What cannot be meant by groups of weights, and by layers that keep 8 bits."""
+    precision, problems = composition.precision, []
+    if precision.group_size < 0 or (precision.group_size and precision.bits != 4):
+        problems.append(f"precision.group_size={precision.group_size} goes with 4 bits; choices: "
+                        "precision=int4_g32, precision=int4_g128")
+    if precision.keep and precision.bits != 4:
+        problems.append("precision.keep names layers of a 4-bit engine that keep 8 bits; choices: precision=int4_g32, "
+                        "precision=int4_g128, precision=int4")
+    sizes = vars(composition.model.dimensions)
+    if min(sizes.values()) < 1:  # which is complained of already
+        return problems
+    try:
+        mixed.kept(precision.keep, Dimensions(**sizes))
+    except UserError as error:
+        problems.append(str(error))
+    return problems
+
+
 def _wrong_calibration(composition: Composition) -> list[str]:
     calibration, precision, problems = composition.calibration, composition.precision, []
     if calibration.method not in CALIBRATIONS:
         problems.append(f"calibration.method: unknown '{calibration.method}'; "
                         f"{choices(calibration.method, CALIBRATIONS)}")
-    per_row = precision.bits == 4 and not getattr(precision, "group_size", 0) and not getattr(precision, "keep", None)
+    per_row = precision.bits == 4 and not precision.group_size and not precision.keep
     if calibration.method != "none" and not per_row:
         problems.append(f"calibration={calibration.method} is for 4 bits with one scale an output channel, not for "
                         f"precision={precision.name}; choices: precision=int4, calibration=none")

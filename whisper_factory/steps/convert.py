@@ -36,7 +36,7 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     params = step.params
     try:
         checkpoint(inputs["fetch"], params["kind"], out, params["model"], Dimensions(**params["dimensions"]),
-                   Precision(**params["precision"]), context.progress, params.get("calibration"),
+                   Precision.from_dict(params["precision"]), context.progress, params.get("calibration"),
                    step.hints.get("speech", []))
     except UserError as error:  # the user knows the file by where it came from
         said = str(error)

@@ -4,7 +4,8 @@
     model.safetensors   OpenAI's tensor names; a quantised X.weight has X.scale beside it
 
 A quantised X.weight is int8 [out, in], or uint8 [out, in / 2] with two 4-bit integers a byte, and X.scale is
-float32 [out] (quantization/weight_only.py has the definition). Everything else is of the precision's dtype.
+float32 [out], or [out, groups] where neighbours of a row share one (quantization/weight_only.py has the definition).
+Layers that the precision keeps are int8 with a scale a row. Everything else is of the precision's dtype.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def scale_name(name: str) -> str:
     return name.removesuffix(".weight") + ".scale"
 
 
+def layer_name(name: str) -> str:
+    """X for X.weight."""
+    return name.removesuffix(".weight")
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """What a calibration chose for the weights of a model."""
@@ -67,7 +73,7 @@ def write_checkpoint(directory: Path, model: str, precision: Precision, weights:
         "format": FORMAT,
         "model": model,
         "dimensions": asdict(weights.dimensions),
-        "precision": asdict(precision),
+        "precision": precision.to_dict(),
     }
     if calibrated:
         config["calibration"] = calibrated.about
@@ -88,9 +94,16 @@ def _layout(shapes: Mapping[str, tuple[int, ...]], precision: Precision) -> safe
             layout[name] = (precision.dtype, shape)
             continue
         rows, columns = shape
-        layout[name] = ("int8", shape) if precision.bits == 8 else ("uint8", (rows, columns // 2))
-        layout[scale_name(name)] = ("float32", (rows,))
+        layer = layer_name(name)
+        layout[name] = ("int8", shape) if precision.bits_of(layer) == 8 else ("uint8", (rows, columns // 2))
+        scales = precision.scales_of(layer, columns)
+        layout[scale_name(name)] = ("float32", (rows, scales) if _grouped(precision, layer) else (rows,))
     return layout
+
+
+def _grouped(precision: Precision, layer: str) -> int:
+    """The size of the groups of a layer's rows; 0: it has a scale a row."""
+    return 0 if layer in precision.keep else precision.group_size
 
 
 def _stored(weights: Weights, names: list[str], precision: Precision, advance: Advance,
@@ -102,8 +115,10 @@ def _stored(weights: Weights, names: list[str], precision: Precision, advance: A
             return [(name, weight_only.pack_int4(q)), (scale_name(name), scale)]
         if not (precision.bits and is_quantized(name)):
             return [(name, value)]
-        q, scale = weight_only.quantize(value, precision.bits)
-        return [(name, q if precision.bits == 8 else weight_only.pack_int4(q)), (scale_name(name), scale)]
+        layer = layer_name(name)
+        bits = precision.bits_of(layer)
+        q, scale = weight_only.quantize(value, bits, _grouped(precision, layer))
+        return [(name, q if bits == 8 else weight_only.pack_int4(q)), (scale_name(name), scale)]
 
     for tensors in threads.ahead(made, names):
         yield from tensors
@@ -157,7 +172,7 @@ class Checkpoint:
             if config["format"] != FORMAT:
                 raise UserError(f"{path}: checkpoint format {config['format']}, this version reads {FORMAT}; "
                                 "convert it again")
-            dimensions, precision = Dimensions(**config["dimensions"]), Precision(**config["precision"])
+            dimensions, precision = Dimensions(**config["dimensions"]), Precision.from_dict(config["precision"])
             raw = safetensors_io.Tensors(directory / TENSORS)
             model = str(config["model"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -178,8 +193,10 @@ class Checkpoint:
         return self.raw[name] if stored is None else weight_only.dequantize(*stored)
 
     def quantized(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
-        """The integers int8 [out, in] (unpacked) and scales float32 [out] of X.weight; None if it is a float."""
+        """The integers int8 [out, in] (unpacked) of X.weight, and its scales float32 [out], or [out, groups]; None if
+        it is a float."""
         if not (self.precision.bits and is_quantized(name)):
             return None
         q = self.raw[name]
-        return (q if self.precision.bits == 8 else weight_only.unpack_int4(q)), self.raw[scale_name(name)]
+        eight = self.precision.bits_of(layer_name(name)) == 8
+        return (q if eight else weight_only.unpack_int4(q)), self.raw[scale_name(name)]
