@@ -50,11 +50,6 @@ class Moments:
         for name, sums in other.outputs.items():
             self.outputs[name] += sums
 
-    @property
-    def finite(self) -> bool:
-        """Whether every sum is a finite number."""
-        return bool(np.isfinite(self.inputs).all() and all(np.isfinite(sums).all() for sums in self.outputs.values()))
-
 
 @dataclass(frozen=True)
 class Fitted:
