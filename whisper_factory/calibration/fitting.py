@@ -41,8 +41,12 @@ class Moments:
     def of(cls, x: Floats, outputs: Mapping[str, Floats], weight: float = 1.0) -> Moments:
         """The moments of one window, each of whose positions counts `weight`."""
         extended = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
-        return cls(weight * (extended.T @ extended).astype(np.float64),
-                   {name: weight * (y.T @ extended).astype(np.float64) for name, y in outputs.items()})
+        found = cls((extended.T @ extended).astype(np.float64),
+                    {name: (y.T @ extended).astype(np.float64) for name, y in outputs.items()})
+        if weight != 1:
+            for sums in (found.inputs, *found.outputs.values()):
+                sums *= weight
+        return found
 
     def add(self, other: Moments) -> None:
         """Another window's moments."""

@@ -137,11 +137,17 @@ class _Pass:
         def normal(index: int) -> Pair:
             return self._normal(stream[index], f"{block}.cross_attn_ln")
 
+        def keys_values(pair: Pair) -> list[tuple[Floats, Floats]]:
+            return [(forward.linear(seen, tensors, key), forward.linear(seen, tensors, value))
+                    for seen, tensors in zip(pair, (self.exact, self.made), strict=True)]
+
+        windows = {id(pair): pair for pair in states}  # which several texts have in common
+        kept = dict(zip(windows, threads.ahead(keys_values, windows.values()), strict=True))
+
         def mix(index: int) -> Pair:
-            return Pair(*(forward.attention(forward.linear(x, tensors, query), forward.linear(seen, tensors, key),
-                                            forward.linear(seen, tensors, value), heads)
-                          for x, seen, tensors in zip(normal(index), states[index], (self.exact, self.made),
-                                                      strict=True)))
+            return Pair(*(forward.attention(forward.linear(x, tensors, query), k, v, heads)
+                          for x, (k, v), tensors in zip(normal(index), kept[id(states[index])],
+                                                        (self.exact, self.made), strict=True)))
 
         self._fit([query], normal)
         self._add(stream, f"{block}.cross_attn.out", self._each(mix))
