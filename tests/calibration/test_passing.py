@@ -26,11 +26,12 @@ SIZES = WEIGHTS.dimensions
 def windows(seed: int, count: int = 10) -> list[Window]:
     """Silence, then noise with tokens; the last fills the whole context."""
     rng = np.random.default_rng(seed)
-    found = [Window("silence", np.full((80, 120), -1.5, np.float32), None)]
+    found = [Window("silence", np.full((80, 120), -1.5, np.float32), ())]
     for number in range(count):
         frames = 120 if number == count - 1 else 80
         mel = rng.standard_normal((80, frames)).astype(np.float32)
-        found.append(Window(f"clip {number}", mel, rng.integers(0, 50_000, 12 + number)))
+        found.append(Window(f"clip {number}", mel, (rng.integers(0, 50_000, 12 + number),
+                                                            rng.integers(0, 50_000, 30))))
     return found
 
 
@@ -54,9 +55,8 @@ def states(tensors: Any) -> Any:
     found = []
     for window in windows(1, 4)[1:]:
         seen = forward.encode(window.mel, tensors, SIZES.n_audio_layer, SIZES.n_audio_head)
-        assert window.tokens is not None
         cross = forward.cross_keys_values(seen, tensors, SIZES.n_text_layer)
-        found.append(forward.decode(window.tokens, cross, tensors, SIZES.n_text_head))
+        found.append(forward.decode(window.texts[0], cross, tensors, SIZES.n_text_head))
     return np.concatenate(found)
 
 

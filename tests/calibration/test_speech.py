@@ -44,17 +44,17 @@ def test_silence_then_each_clip_then_clips_that_are_joined() -> None:
     told: list[float] = []
     known, words = recordings(12), tokenizer(TINY.dimensions)
     found = speech.windows(known, TENSORS, TINY.dimensions, words, 0, told.append)
-    assert found[0].tokens is None
+    assert found[0].texts == ()
     assert found[0].mel.shape == (80, 3000)
     assert (found[0].mel == -1.5).all()
     for window, one in zip(found[1:13], known, strict=True):
         assert window.name == one.name
         assert 750 <= window.mel.shape[1] < 1000
         assert window.mel.shape[1] % 2 == 0
-        assert window.tokens is not None
         assert one.text is not None
-        assert window.tokens.tolist() == [*words.prompt(None), *words.encode(f" {one.text}"), words.eot]
+        assert window.texts[0].tolist() == [*words.prompt(None), *words.encode(f" {one.text}"), words.eot]
     joined = found[13:]
+    assert all(len(window.texts) == 1 for window in joined)
     assert all(window.mel.shape[1] == 3000 and "+" in window.name for window in joined)
     assert sorted("+".join(window.name for window in joined).split("+")) == sorted(one.name for one in known)
     assert sum(told) == 12
@@ -72,11 +72,10 @@ def test_the_exact_model_teaches_where_there_is_no_text() -> None:
     tensors, sizes = tiny_en()
     words = tokenizer(sizes)
     found = speech.windows(recordings(2, with_text=False), tensors, sizes, words, 0)
-    assert found[1].tokens is not None
-    assert words.decode(found[1].tokens) == (
+    assert words.decode(found[1].texts[0]) == (
         " Good morning, the train to the coast leaves from platform 2 in a quarter of an hour.")
-    assert found[1].tokens[:2].tolist() == words.prompt(None)
-    assert found[1].tokens[-1] == words.eot
+    assert found[1].texts[0][:2].tolist() == words.prompt(None)
+    assert found[1].texts[0][-1] == words.eot
 
 
 def test_a_multilingual_model_detects_the_language_it_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,10 +84,8 @@ def test_a_multilingual_model_detects_the_language_it_is_not_told(monkeypatch: p
     monkeypatch.setattr(speech._Teacher, "_language", lambda self, cross: "de")
     known = [recordings(1)[0], Speech(recordings(2)[1].path, "other", "Guten Tag.", "fr")]
     found = speech.windows(known, as_stored(weights), weights.dimensions, words, 0)
-    assert found[1].tokens is not None
-    assert found[2].tokens is not None
-    assert found[1].tokens[:4].tolist() == words.prompt("de")
-    assert found[2].tokens[:4].tolist() == words.prompt("fr")
+    assert found[1].texts[0][:4].tolist() == words.prompt("de")
+    assert found[2].texts[0][:4].tolist() == words.prompt("fr")
     assert [window.name for window in found[3:]] == ["sample", "other"]  # no window holds two languages
 
 
@@ -98,5 +95,17 @@ def test_of_a_long_recording_the_first_30_seconds_count(monkeypatch: pytest.Monk
     monkeypatch.setattr(speech, "FASTEST", 0.1)  # tokens a second: random weights do not end
     found = speech.windows(recordings(1), TENSORS, TINY.dimensions, tokenizer(TINY.dimensions), 0)
     assert found[1].mel.shape == (80, 3000)
-    assert found[1].tokens is not None
-    assert len(found[1].tokens) == 2 + 4 + 1
+    assert len(found[1].texts[0]) == 2 + 4 + 1
+
+
+def test_a_decoder_is_also_fed_texts_that_are_wrong() -> None:
+    words = tokenizer(TINY.dimensions)
+    found = speech.windows(recordings(4), TENSORS, TINY.dimensions, words, 0)[1:5]
+    prompt, end = len(words.prompt(None)), -1
+    texts = [[text[prompt:end].tolist() for text in window.texts] for window in found]
+    for place, (right, twice, others, circles) in enumerate(texts):
+        assert twice == 2 * right
+        assert others == texts[place - 1][0]
+        length = next(length for length in (1, 2, 3, 4) if circles[-2 * length : -length] == circles[-length:])
+        assert circles[-length:] * speech.CIRCLES == circles[-length * speech.CIRCLES :]
+        assert circles[: -length * speech.CIRCLES] == right[: len(circles) - length * speech.CIRCLES]

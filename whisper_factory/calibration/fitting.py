@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory import threads
 from whisper_factory.quantization import compensated
 from whisper_factory.quantization.compensated import Rounded
 
@@ -22,6 +23,7 @@ Doubles = NDArray[np.float64]
 Method = Literal["scale", "gptq"]
 
 RIDGE = 0.03  # of the mean variance of an input: how much evidence it takes to move a weight
+PARTS = 2  # of a layer's rows
 ROUNDS, SWEEPS = 2, 2  # of integers and scales in turn; of the integers in each
 
 
@@ -39,19 +41,18 @@ class Moments:
     def of(cls, x: Floats, outputs: Mapping[str, Floats], weight: float = 1.0) -> Moments:
         """The moments of one window, each of whose positions counts `weight`."""
         extended = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
-        return cls(weight * (extended.T @ extended).astype(np.float64),
-                   {name: weight * (y.T @ extended).astype(np.float64) for name, y in outputs.items()})
+        found = cls((extended.T @ extended).astype(np.float64),
+                    {name: (y.T @ extended).astype(np.float64) for name, y in outputs.items()})
+        if weight != 1:
+            for sums in (found.inputs, *found.outputs.values()):
+                sums *= weight
+        return found
 
     def add(self, other: Moments) -> None:
         """Another window's moments."""
         self.inputs += other.inputs
         for name, sums in other.outputs.items():
             self.outputs[name] += sums
-
-    @property
-    def finite(self) -> bool:
-        """Whether every sum is a finite number."""
-        return bool(np.isfinite(self.inputs).all() and all(np.isfinite(sums).all() for sums in self.outputs.values()))
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,22 @@ def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Fl
 
 
 def _round(wanted: Floats, gram: Doubles, method: Method) -> Rounded:
+    """The rows go through in PARTS at once; they have nothing to do with each other."""
     narrow = gram.astype(np.float32)
-    if method == "scale":
-        scale = compensated.search_scales(wanted, narrow)
-        q = compensated.round_to(wanted, scale)
-    else:
-        factor = compensated.Factor.of(gram)
-        scale = compensated.search_scales(wanted, factor.left)
-        q = compensated.gptq(wanted, factor, scale)
+    factor = compensated.Factor.of(gram) if method == "gptq" else None
+
+    def rounded(rows: Floats) -> tuple[Floats, Floats]:
+        if factor is None:
+            scale = compensated.search_scales(rows, narrow)
+            return compensated.round_to(rows, scale), scale
+        scale = compensated.search_scales(rows, factor.left)
+        q = compensated.gptq(rows, factor, scale)
         for _ in range(ROUNDS):
-            q = compensated.descend(wanted, narrow, scale, q, SWEEPS)
-            scale = compensated.refit(wanted, narrow, q, scale)
+            q = compensated.descend(rows, narrow, scale, q, SWEEPS)
+            scale = compensated.refit(rows, narrow, q, scale)
+        return q, scale
+
+    made = list(threads.ahead(rounded, np.array_split(wanted, PARTS)))
+    q, scale = (np.concatenate(parts) for parts in zip(*made, strict=True))
     # kernels hold scales in float16: what is measured here is then what they compute
     return Rounded(q.astype(np.int8), scale.astype(np.float16).astype(np.float32))

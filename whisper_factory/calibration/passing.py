@@ -28,15 +28,16 @@ Floats = NDArray[np.float32]
 ANCHOR = 50  # states of silence that the decoder sees after a short window's
 SILENCE_COUNTS = 0.25  # a position of the silent window, against 1 of another
 EVERY = 2  # of the encoder's positions one is counted: neighbours say the same
+TEXTS = 16  # of which moments are taken at once: each is short, and a gram is large
 DECODER_RIDGE = 0.3  # there are far fewer tokens than positions of audio
 
 
 class Window(NamedTuple):
-    """One window of the calibration: log-mel [n_mels, frames], and the tokens that the decoder is taught."""
+    """One window of the calibration: log-mel [n_mels, frames], and what the decoder is fed with it."""
 
     name: str
     mel: Floats
-    tokens: NDArray[np.int64] | None  # prompt, text and the end; None: silence, of which the end anchor is made
+    texts: tuple[NDArray[np.int64], ...]  # tokens with prompt and end; none: silence, of which the end anchor is made
 
 
 class Pair(NamedTuple):
@@ -80,8 +81,8 @@ class _Pass:
         self.found: dict[str, Rounded] = {}
         self.biases: dict[str, Floats] = {}
         self.names = [window.name for window in windows]
-        self.weights = [SILENCE_COUNTS if window.tokens is None else 1.0 for window in windows]
-        self.every, self.ridge = EVERY, fitting.RIDGE
+        self.weights = [1.0 if window.texts else SILENCE_COUNTS for window in windows]
+        self.every, self.together, self.ridge = EVERY, 1, fitting.RIDGE
 
     def encoder(self) -> list[Pair]:
         """Round the encoder and the cross-attention's keys and values; the decoder's view of each window's states."""
@@ -93,7 +94,7 @@ class _Pass:
             self._self_attention(stream, block, sizes.n_audio_head, causal=False)
             self._mlp(stream, block)
         states = self._each(lambda index: self._normal(stream[index], "encoder.ln_post"))
-        silence = next(index for index, window in enumerate(self.windows) if window.tokens is None)
+        silence = next(index for index, window in enumerate(self.windows) if not window.texts)
         anchor = [part[-ANCHOR:] for part in states[silence]]
         states = [Pair(*(np.concatenate([part, end]) for part, end in zip(pair, anchor, strict=True)))
                   if len(pair.exact) < sizes.n_audio_ctx else pair for pair in states]
@@ -103,14 +104,12 @@ class _Pass:
         return states
 
     def decoder(self, states: list[Pair]) -> None:
-        """Round the decoder, on windows that have tokens."""
-        kept = [index for index, window in enumerate(self.windows) if window.tokens is not None]
-        states, self.names = [states[index] for index in kept], [self.names[index] for index in kept]
-        self.weights, self.every, self.ridge = [1.0] * len(kept), 1, DECODER_RIDGE
+        """Round the decoder, on every text of every window."""
+        fed = [(index, tokens) for index, window in enumerate(self.windows) for tokens in window.texts]
+        states, self.names = [states[index] for index, _ in fed], [self.names[index] for index, _ in fed]
+        self.weights, self.every, self.together, self.ridge = [1.0] * len(fed), 1, TEXTS, DECODER_RIDGE
         heads, stream = self.dimensions.n_text_head, []
-        for index in kept:
-            tokens = self.windows[index].tokens
-            assert tokens is not None
+        for _, tokens in fed:
             x = forward.embed(tokens, self.exact)
             stream.append(Pair(x, x.copy()))
         for layer in range(self.dimensions.n_text_layer):
@@ -138,11 +137,17 @@ class _Pass:
         def normal(index: int) -> Pair:
             return self._normal(stream[index], f"{block}.cross_attn_ln")
 
+        def keys_values(pair: Pair) -> list[tuple[Floats, Floats]]:
+            return [(forward.linear(seen, tensors, key), forward.linear(seen, tensors, value))
+                    for seen, tensors in zip(pair, (self.exact, self.made), strict=True)]
+
+        windows = {id(pair): pair for pair in states}  # which several texts have in common
+        kept = dict(zip(windows, threads.ahead(keys_values, windows.values()), strict=True))
+
         def mix(index: int) -> Pair:
-            return Pair(*(forward.attention(forward.linear(x, tensors, query), forward.linear(seen, tensors, key),
-                                            forward.linear(seen, tensors, value), heads)
-                          for x, seen, tensors in zip(normal(index), states[index], (self.exact, self.made),
-                                                      strict=True)))
+            return Pair(*(forward.attention(forward.linear(x, tensors, query), k, v, heads)
+                          for x, (k, v), tensors in zip(normal(index), kept[id(states[index])],
+                                                        (self.exact, self.made), strict=True)))
 
         self._fit([query], normal)
         self._add(stream, f"{block}.cross_attn.out", self._each(mix))
@@ -171,20 +176,26 @@ class _Pass:
         Args:
             residual: what they add to; they are asked for what its rounded side lacks.
         """
-        def moments(index: int) -> Moments:
-            exact, rounded = given(index)
-            rows = slice(index % self.every, None, self.every)
-            wanted = {name: forward.linear(exact[rows], self.exact, name) for name in names}
-            if residual is not None:
+        def moments(group: range) -> Moments:
+            inputs, lacks = [], []
+            for index in group:
+                rows = slice(index % self.every, None, self.every)
+                inputs.append(Pair(*(part[rows] for part in given(index))))
+                if not (np.isfinite(inputs[-1].exact).all() and np.isfinite(inputs[-1].rounded).all()):
+                    raise UserError(f"calibration: what {self.names[index]} gives {names[0]} is not finite; leave the "
+                                    "clip out of calibration.clips, or get the weights again")
+                if residual is not None:
+                    lacks.append(residual[index].exact[rows] - residual[index].rounded[rows])
+            exact, rounded = (np.concatenate(parts) for parts in zip(*inputs, strict=True))
+            wanted = {name: forward.linear(exact, self.exact, name) for name in names}
+            if lacks:
                 for y in wanted.values():
-                    y += residual[index].exact[rows] - residual[index].rounded[rows]
-            found = Moments.of(rounded[rows], wanted, self.weights[index])
-            if not found.finite:
-                raise UserError(f"calibration: what {self.names[index]} gives {names[0]} is not finite; leave the clip "
-                                "out of calibration.clips, or get the weights again")
-            return found
+                    y += np.concatenate(lacks)
+            return Moments.of(rounded, wanted, self.weights[group[0]])
 
-        every = threads.ahead(moments, range(len(self.names)))
+        places = range(len(self.names))
+        groups = [places[start : start + self.together] for start in range(0, len(places), self.together)]
+        every = threads.ahead(moments, groups)
         total = next(every)
         for found in every:
             total.add(found)

@@ -3,6 +3,10 @@
 Each clip once in a window as short as an engine would give it, then clips joined until they fill 30 s, so that both
 kinds of windows, short and long texts, and every position take part; and one window of silence, of which engines make
 their end anchor. Where nobody says what a clip's text is, the exact model's own transcript teaches.
+
+A decoder that only ever saw right texts does not know how to get out of a wrong one: with each clip it is also fed the
+text twice, another clip's text, and a text that begins to go round in circles. What it is to do there is what the exact
+model does.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from whisper_factory.whisper.tokenizer import Tokenizer
 Floats = NDArray[np.float32]
 
 JOINED = 6  # windows of clips one after the other
+CIRCLES = 8  # times that some words of a text are repeated
 LONGEST_TEXT = 200  # tokens that a window teaches at most
 FASTEST = 8.0  # tokens a second: a transcript that is longer goes round in circles
 SILENCE = (-10.0 + 4.0) / 4.0  # log-mel of no sound at all
@@ -61,16 +66,28 @@ def windows(speech: Sequence[Speech], tensors: Mapping[str, Floats], dimensions:
         heard.append(found)
         advance(1)
 
-    def window(parts: Sequence[Heard], frames: int) -> Window:
-        tokens = [token for part in parts for token in part.tokens][:LONGEST_TEXT]
+    rng = np.random.Generator(np.random.PCG64(seed))
+
+    def window(parts: Sequence[Heard], frames: int, wrong: Sequence[list[int]] = ()) -> Window:
+        tokens = [token for part in parts for token in part.tokens]
         prompt = tokenizer.prompt(parts[0].language)
         return Window("+".join(part.name for part in parts),
                       log_mel(np.concatenate([part.audio for part in parts]), dimensions.n_mels, frames),
-                      np.asarray([*prompt, *tokens, tokenizer.eot], np.int64))
+                      tuple(np.asarray([*prompt, *text[:LONGEST_TEXT], tokenizer.eot], np.int64)
+                            for text in (tokens, *wrong)))
 
-    silence = Window("silence", np.full((dimensions.n_mels, WINDOW_FRAMES), SILENCE, np.float32), None)
-    return [silence, *(window([one], _frames(one.audio)) for one in heard),
-            *(window(parts, WINDOW_FRAMES) for parts in _joined(heard, seed))]
+    silence = Window("silence", np.full((dimensions.n_mels, WINDOW_FRAMES), SILENCE, np.float32), ())
+    joined = [window(parts, WINDOW_FRAMES) for parts in _joined(heard, rng)]
+    alone = [window([one], _frames(one.audio), _wrong(one.tokens, heard[place - 1].tokens, rng))
+             for place, one in enumerate(heard)]
+    return [silence, *alone, *joined]
+
+
+def _wrong(tokens: list[int], others: list[int], rng: np.random.Generator) -> list[list[int]]:
+    """A text twice, another's, and one that goes round in circles of one to four tokens from somewhere on."""
+    start, length = int(rng.integers(max(1, len(tokens)))), int(rng.integers(1, 5))
+    circle = tokens[start : start + length]
+    return [tokens * 2, others, tokens[:start] + CIRCLES * circle]
 
 
 def _frames(audio: Floats) -> int:
@@ -79,9 +96,9 @@ def _frames(audio: Floats) -> int:
     return min(WINDOW_FRAMES, wanted + wanted % 2)
 
 
-def _joined(heard: Sequence[Heard], seed: int) -> list[list[Heard]]:
-    """Clips of one language, in an order that the seed decides, put together as long as they fit."""
-    order = [heard[place] for place in np.random.Generator(np.random.PCG64(seed)).permutation(len(heard))]
+def _joined(heard: Sequence[Heard], rng: np.random.Generator) -> list[list[Heard]]:
+    """Clips of one language, in a random order, put together as long as they fit."""
+    order = [heard[place] for place in rng.permutation(len(heard))]
     order.sort(key=lambda one: one.language or "")
     groups: list[list[Heard]] = []
     room = 0

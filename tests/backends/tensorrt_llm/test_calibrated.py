@@ -20,9 +20,9 @@ from whisper_factory.whisper.tensors import is_quantized
 @cache
 def calibrated() -> Calibrated:
     rng = np.random.default_rng(0)
-    windows = [Window("silence", np.full((80, 100), -1.5, np.float32), None)]
+    windows = [Window("silence", np.full((80, 100), -1.5, np.float32), ())]
     windows += [Window(f"clip {number}", rng.standard_normal((80, 80)).astype(np.float32),
-                       rng.integers(0, 50_000, 20)) for number in range(8)]
+                       (rng.integers(0, 50_000, 20),)) for number in range(8)]
     found = calibrate(as_stored(TINY), TINY.dimensions, windows, "gptq")
     integers = {f"{name}.weight": (one.q, one.scale) for name, one in found.rounded.items()}
     return Calibrated(integers, found.biases, {"method": "gptq"})
