@@ -55,7 +55,7 @@ def _sums(values: Floats) -> Floats:
     while values.shape[1] % 2 == 0:
         half = values.shape[1] // 2
         values = values[:, :half] + values[:, half:]
-    total = values[:, 0].copy()
+    total: Floats = values[:, 0].copy()
     for column in range(1, values.shape[1]):
         total += values[:, column]
     return total

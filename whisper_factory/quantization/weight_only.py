@@ -45,7 +45,8 @@ def quantize(weight: NDArray[Any], bits: int) -> tuple[NDArray[np.int8], NDArray
 
 def rounded(w: NDArray[np.float32], scale: NDArray[np.float32], top: int) -> NDArray[np.float32]:
     """w [rows, columns] over its row's scale [rows], rounded half away from zero and clipped: whole numbers."""
-    found: NDArray[np.float32] = w / np.where(scale == 0, np.float32(np.inf), scale)[:, None]
+    found = np.empty_like(w)
+    np.divide(w, np.where(scale == 0, np.float32(np.inf), scale)[:, None], out=found)
     found += _just_below_half(found, np.empty_like(found))
     return np.trunc(np.clip(found, -top, top - 1, out=found), out=found)
 
