@@ -49,7 +49,8 @@ def test_every_model_has_openais_url_digest_and_dimensions(model: str) -> None:
     ("group", "member"), [(group, member) for group, found in GROUPS.items() for member in found if group != "model"]
 )
 def test_every_member_composes_and_passes_the_check(group: str, member: str) -> None:
-    local = {"huggingface": ["weights.path=somewhere"], "path": ["weights.path=somewhere.pt"]}
+    local = {"huggingface": ["weights.path=somewhere"], "path": ["weights.path=somewhere.pt"],
+             "scale": ["precision=int4"], "gptq": ["precision=int4"]}
     schema.check(composition(f"{group}={member}", *local.get(member, [])))
 
 

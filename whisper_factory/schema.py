@@ -32,6 +32,7 @@ STOPS = ("fetch", "convert", "build")
 SOURCES = ("auto", "openai", "package", "huggingface", "path")
 BUNDLED = ("none", "quick", "full")
 PRECISION_DTYPES = ("float32", "float16")
+CALIBRATIONS = ("none", "scale", "gptq")
 
 
 @dataclass
@@ -78,6 +79,13 @@ class PrecisionConfig:
     group_size: int = 0  # neighbours of a row that share a scale; 0: the whole row
     keep: list[str] = field(default_factory=list)  # layers of a 4-bit engine that have 8, by name or pattern
     gated_as: Optional[str] = None  # the precision whose limits of validation hold, where this one has none there
+
+
+@dataclass
+class CalibrationConfig:
+    method: str = "none"
+    clips: Optional[str] = None  # a manifest of the user's own audio; null: the bundled set
+    seed: int = 0
 
 
 @dataclass
@@ -151,6 +159,7 @@ class Composition:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     kv_cache: KVCacheConfig = field(default_factory=KVCacheConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
@@ -201,8 +210,9 @@ class Composition:
     @property
     def name(self) -> str:
         """The engine's name, which is also its folder under outputs/."""
-        axes = (self.model, self.precision, self.profile)
-        return "-".join([*(axis.name for axis in axes), self.kv_cache.mode, self.backend.name])
+        method = self.calibration.method
+        names = [self.model.name, self.precision.name, *([method] if method != "none" else []), self.profile.name]
+        return "-".join([*names, self.kv_cache.mode, self.backend.name])
 
 
 def check(composition: Composition) -> None:
@@ -212,7 +222,7 @@ def check(composition: Composition) -> None:
         UserError: one line with every problem found.
     """
     problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition),
-                *_wrong_integers(composition)]
+                *_wrong_integers(composition), *_wrong_calibration(composition)]
     if problems:
         raise UserError("; ".join(problems))
 
@@ -292,6 +302,22 @@ def _wrong_integers(composition: Composition) -> list[str]:
         mixed.kept(precision.keep, Dimensions(**sizes))
     except UserError as error:
         problems.append(str(error))
+    return problems
+
+
+def _wrong_calibration(composition: Composition) -> list[str]:
+    calibration, precision, problems = composition.calibration, composition.precision, []
+    if calibration.method not in CALIBRATIONS:
+        problems.append(f"calibration.method: unknown '{calibration.method}'; "
+                        f"{choices(calibration.method, CALIBRATIONS)}")
+    per_row = precision.bits == 4 and not precision.group_size and not precision.keep
+    if calibration.method != "none" and not per_row:
+        problems.append(f"calibration={calibration.method} is for 4 bits with one scale an output channel, not for "
+                        f"precision={precision.name}; choices: precision=int4, calibration=none")
+    if calibration.method == "none" and calibration.clips:
+        problems.append("calibration.clips goes with calibration=gptq or calibration=scale")
+    if not 0 <= calibration.seed < 1 << 63:
+        problems.append(f"calibration.seed={calibration.seed}: must be 0 to {(1 << 63) - 1}")
     return problems
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_factory.errors import EnvironmentFault, UserError
-from whisper_factory.progress import Advance, Progress, silent
+from whisper_factory.progress import Progress, silent
 
 LAST_LINES = 5
 HEARD = re.compile(r"heard \d+ of \d+\n")  # a line of `measure --progress`
@@ -80,8 +80,7 @@ def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats:
     manifest.write_text(json.dumps({"clips": requests, "options": {}}), encoding="utf-8")
     command = [sys.executable, "-c", CHILD.format(path=sys.path), str(engine), str(manifest), str(report),
                "--repeats", str(repeats), "--progress"]
-    with progress(len(requests), "clips") as advance:
-        code, lines = _follow(command, advance)
+    code, lines = follow(command, HEARD, progress, "clips", total=len(requests))
     if code != 0:
         if code == UserError.exit_code and lines:  # a clip that cannot be read, say
             raise UserError(lines[-1].removeprefix("error: "))
@@ -92,15 +91,26 @@ def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats:
     return data
 
 
-def _follow(command: list[str], advance: Advance) -> tuple[int, list[str]]:
-    """Run it, and advance by each clip that it says it heard; its exit code, and the last of what else it said."""
+def follow(command: list[str], done: re.Pattern[str], progress: Progress, unit: str, total: float | None = None,
+           environment: dict[str, str] | None = None) -> tuple[int, list[str]]:
+    """Run a command that says how far it is.
+
+    Args:
+        done: the lines by which it says that one more is done.
+        total: how many there are; None if nobody knows.
+        environment: None: this process's own.
+
+    Returns:
+        Its exit code, and the last of what else it said.
+    """
     last: deque[str] = deque(maxlen=LAST_LINES)
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors="replace") as child:
+    with (progress(total, unit) as advance,
+          subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           text=True, errors="replace", env=environment) as child):
         assert child.stdout is not None
         try:
             for line in child.stdout:
-                if HEARD.fullmatch(line):
+                if done.fullmatch(line):
                     advance(1)
                 elif line.strip():
                     last.append(line.rstrip())

@@ -1,6 +1,6 @@
 """The canonical checkpoint: what convert writes and every backend builds from.
 
-    config.json         {"format": 1, "model", "dimensions", "precision"}
+    config.json         {"format": 1, "model", "dimensions", "precision"}, and "calibration" where there was one
     model.safetensors   OpenAI's tensor names; a quantised X.weight has X.scale beside it
 
 A quantised X.weight is int8 [out, in], or uint8 [out, in / 2] with two 4-bit integers a byte, and X.scale is
@@ -45,8 +45,17 @@ def layer_name(name: str) -> str:
     return name.removesuffix(".weight")
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration chose for the weights of a model."""
+
+    integers: Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]]  # of X.weight: [out, in] in [-8, 7], [out]
+    biases: Mapping[str, NDArray[np.float32]]
+    about: Mapping[str, Any]  # how: the method, and the digest and the names of the clips
+
+
 def write_checkpoint(directory: Path, model: str, precision: Precision, weights: Weights,
-                     progress: Progress = silent) -> None:
+                     progress: Progress = silent, calibrated: Calibrated | None = None) -> None:
     """Write a checkpoint into `directory` (made if missing), the same bytes for the same weights.
 
     Integers are made from float16-rounded weights, so that a float16 and a float32 source of one model
@@ -54,6 +63,7 @@ def write_checkpoint(directory: Path, model: str, precision: Precision, weights:
 
     Args:
         progress: of the bytes.
+        calibrated: integers, scales and biases to write instead of those that the weights alone make.
 
     Raises:
         UserError: a tensor holds NaN or infinity, or values that float16 cannot hold.
@@ -65,12 +75,15 @@ def write_checkpoint(directory: Path, model: str, precision: Precision, weights:
         "dimensions": asdict(weights.dimensions),
         "precision": precision.to_dict(),
     }
+    if calibrated:
+        config["calibration"] = calibrated.about
+        weights = Weights(weights.dimensions, {**weights.tensors, **calibrated.biases})
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (directory / CONFIG).write_text(text, encoding="utf-8")
     shapes = tensor_shapes(weights.dimensions)
     layout = _layout(shapes, precision)
     with progress(safetensors_io.size(layout), BYTES) as advance:
-        stored = _stored(weights, sorted(shapes), precision, advance)
+        stored = _stored(weights, sorted(shapes), precision, advance, calibrated)
         safetensors_io.write(directory / TENSORS, layout, stored)
 
 
@@ -93,10 +106,13 @@ def _grouped(precision: Precision, layer: str) -> int:
     return 0 if layer in precision.keep else precision.group_size
 
 
-def _stored(weights: Weights, names: list[str], precision: Precision, advance: Advance
-            ) -> Iterator[tuple[str, NDArray[Any]]]:
+def _stored(weights: Weights, names: list[str], precision: Precision, advance: Advance,
+            calibrated: Calibrated | None) -> Iterator[tuple[str, NDArray[Any]]]:
     def made(name: str) -> list[tuple[str, NDArray[Any]]]:
-        value = _cast(name, weights.tensors[name], precision.dtype)
+        value = cast(name, weights.tensors[name], precision.dtype)
+        if calibrated and name in calibrated.integers:
+            q, scale = calibrated.integers[name]
+            return [(name, weight_only.pack_int4(q)), (scale_name(name), scale)]
         if not (precision.bits and is_quantized(name)):
             return [(name, value)]
         layer = layer_name(name)
@@ -110,7 +126,12 @@ def _stored(weights: Weights, names: list[str], precision: Precision, advance: A
         advance(sum(array.nbytes for _, array in tensors))  # they are written: the next ones were asked for
 
 
-def _cast(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+def cast(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """A tensor as a checkpoint holds it.
+
+    Raises:
+        UserError: it holds NaN or infinity, or values that float16 cannot hold.
+    """
     with np.errstate(over="ignore"):  # looked for below, and said with the tensor's name
         value: NDArray[Any] = array.astype(dtype, copy=False)
     if _is_finite(value):
