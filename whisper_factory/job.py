@@ -149,7 +149,10 @@ def _text(declared: Any) -> str:
     from whisper_factory.engine_spec import said
 
     plain: Any = OmegaConf.to_container(declared, resolve=True)
-    return OmegaConf.to_yaml(OmegaConf.create({**plain, "precision": said(plain["precision"])}))
+    plain["precision"] = said(plain["precision"])
+    if plain["calibration"]["method"] == "none":
+        del plain["calibration"]
+    return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 
 def _check_objectives(objectives: Sequence[str]) -> None:

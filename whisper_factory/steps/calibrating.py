@@ -46,7 +46,7 @@ def calibrate(weights: Path, kind: str, layers: int, vocabulary: Path, calibrati
         asked.write_text(json.dumps({"weights": str(weights), "kind": kind, "vocabulary": str(vocabulary),
                                      "speech": list(speech), **calibration}), encoding="utf-8")
         command = [sys.executable, "-c", CHILD.format(path=sys.path), str(asked), str(answer)]
-        code, lines = follow(command, DONE, progress, "layers", layers, {**os.environ, **ONE_THREAD})
+        code, lines = follow([command], DONE, progress, "layers", layers, {**os.environ, **ONE_THREAD})
         if code == UserError.exit_code and lines:
             raise UserError(lines[-1].removeprefix("error: "))
         if code != 0:
