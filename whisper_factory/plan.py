@@ -126,6 +126,8 @@ def _convert(spec: EngineSpec, precision: Precision, fetch: PlannedStep, calibra
     }
     hints: dict[str, Any] = {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()}}
     about = f"canonical checkpoint, {precision.name}"
+    if precision.group_size:
+        params["group_scales"] = GROUP_SCALES
     if calibration.method != "none":
         params["calibration"] = {"method": calibration.method, "seed": calibration.seed, "version": CALIBRATION,
                                  "clips": calibrating_clips.digest(speech)}
@@ -202,6 +204,7 @@ def _gates(composition: Composition, stand_in: bool) -> dict[str, float | None]:
 
 # What a validation's evidence is, where it is not the engine itself.
 EVIDENCE = {"preflight": "preflight: the packed weights, on the CPU", "graph": "graph: what is compiled, on the CPU"}
+GROUP_SCALES = "least squares"  # how quantization/groups.py chooses them; another way is another checkpoint
 REFERENCE_BACKEND = "onnxruntime"  # the reference always runs here, on the CPU, whatever the engine runs on
 
 

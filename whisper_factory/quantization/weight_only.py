@@ -1,4 +1,4 @@
-"""Weight-only quantisation: symmetric, one scale per output channel or group of it, by TensorRT-LLM's definition.
+"""Weight-only quantisation: symmetric, one scale per output channel, by TensorRT-LLM's definition.
 
 With n = 2^(bits-1), for each row of a weight [out, in], all in float32:
 
@@ -6,8 +6,7 @@ With n = 2^(bits-1), for each row of a weight [out, in], all in float32:
     q = w / s rounded half away from zero, 0 where s is 0, clipped to [-n, n - 1]
 
 The full signed range is used, so a row's largest positive weight is clipped from n to n - 1. Tests hold
-this against digests of what TensorRT-LLM itself makes of tiny.en. In groups, each `group_size` neighbours of a row
-are a row to this definition.
+this against digests of what TensorRT-LLM itself makes of tiny.en.
 """
 
 from __future__ import annotations
@@ -22,18 +21,11 @@ BITS = (8, 4)
 CHUNK = 1 << 17  # weights worked on at once: temporaries then stay in a core's cache, and need no fresh memory
 
 
-def quantize(weight: NDArray[Any], bits: int, group_size: int = 0) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantize(weight: NDArray[Any], bits: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Quantise finite weights [out, in] of any float type to (q int8 [out, in], s float32 [out]).
 
     With 4 bits q is still one integer a byte, in [-8, 7]; `pack_int4` packs it.
-
-    Args:
-        group_size: neighbours of a row that share a scale, of which `in` is a multiple: s is [out, in / group_size].
-            0: the whole row.
     """
-    if group_size:
-        grouped, scales = quantize(_in_groups(weight, group_size), bits)
-        return grouped.reshape(weight.shape), scales.reshape(weight.shape[0], -1)
     top = _top(bits)
     q = np.empty(weight.shape, dtype=np.int8)
     scale = np.empty(weight.shape[0], dtype=np.float32)
@@ -49,6 +41,14 @@ def quantize(weight: NDArray[Any], bits: int, group_size: int = 0) -> tuple[NDAr
         q[rows] = np.clip(w, -top, top - 1, out=w)  # and cuts off at the point
         scale[rows] = s
     return q, scale
+
+
+def rounded(w: NDArray[np.float32], scale: NDArray[np.float32], top: int) -> NDArray[np.float32]:
+    """w [rows, columns] over its row's scale [rows], rounded half away from zero and clipped: whole numbers."""
+    found = np.empty_like(w)
+    np.divide(w, np.where(scale == 0, np.float32(np.inf), scale)[:, None], out=found)
+    found += _just_below_half(found, np.empty_like(found))
+    return np.trunc(np.clip(found, -top, top - 1, out=found), out=found)
 
 
 def _widen(weight: NDArray[Any], out: NDArray[np.float32]) -> None:
@@ -82,13 +82,6 @@ def _just_below_half(x: NDArray[np.float32], out: NDArray[np.float32]) -> NDArra
     bits = np.bitwise_and(x.view(np.uint32), np.uint32(0x80000000), out=out.view(np.uint32))
     bits |= np.float32(0.49999997).view(np.uint32)
     return out
-
-
-def _in_groups(array: NDArray[Any], group_size: int) -> NDArray[Any]:
-    """[out, in] -> [out * in / group_size, group_size]."""
-    if array.shape[1] % group_size:
-        raise ValueError(f"groups of {group_size} do not divide an inner dimension of {array.shape[1]}")
-    return array.reshape(-1, group_size)
 
 
 def dequantize(q: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[np.float32]:

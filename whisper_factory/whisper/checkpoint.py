@@ -4,8 +4,8 @@
     model.safetensors   OpenAI's tensor names; a quantised X.weight has X.scale beside it
 
 A quantised X.weight is int8 [out, in], or uint8 [out, in / 2] with two 4-bit integers a byte, and X.scale is
-float32 [out], or [out, groups] where neighbours of a row share one (quantization/weight_only.py has the definition).
-Layers that the precision keeps are int8 with a scale a row. Everything else is of the precision's dtype.
+float32 [out], or [out, groups] where neighbours of a row share one (quantization/weight_only.py and groups.py have the
+definitions). Layers that the precision keeps are int8 with a scale a row. Everything else is of the precision's dtype.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from whisper_factory import safetensors_io, threads
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
 from whisper_factory.progress import BYTES, Advance, Progress, silent
-from whisper_factory.quantization import weight_only
+from whisper_factory.quantization import groups, weight_only
 from whisper_factory.whisper.dimensions import Dimensions
 from whisper_factory.whisper.readers import Weights
 from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
@@ -117,7 +117,8 @@ def _stored(weights: Weights, names: list[str], precision: Precision, advance: A
             return [(name, value)]
         layer = layer_name(name)
         bits = precision.bits_of(layer)
-        q, scale = weight_only.quantize(value, bits, _grouped(precision, layer))
+        size = _grouped(precision, layer)
+        q, scale = groups.quantize(value, bits, size) if size else weight_only.quantize(value, bits)
         return [(name, q if bits == 8 else weight_only.pack_int4(q)), (scale_name(name), scale)]
 
     for tensors in threads.ahead(made, names):
