@@ -79,6 +79,22 @@ def test_progress_is_a_line_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "heard 1 of 2\nheard 2 of 2\n"
 
 
+def test_so_many_clips_at_once() -> None:
+    given: list[list[int]] = []
+
+    class Batched:
+        def transcribe(self, clips: list[Any], options: Any) -> list[Any]:
+            given.append(clips)
+            return [object()] * len(clips)
+
+    told: list[tuple[int, int]] = []
+    found, latencies = measure._timed_batches(
+        Batched(), [1, 2, 3, 4, 5], Options(), 1, 2, lambda *at: told.append(at))  # type: ignore[arg-type]
+    assert given == [[1, 2], [3, 4], [5]]
+    assert (len(found), len(latencies)) == (5, 5)
+    assert told == [(count, 5) for count in range(1, 6)]
+
+
 @pytest.mark.parametrize(("manifest", "message"), [
     ("{", "is not a manifest"),
     ("{}", "is not a manifest"),

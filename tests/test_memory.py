@@ -10,9 +10,11 @@ import pytest
 
 from tests.compositions import composition
 from tests.real_weights import TINY_EN, packaged
+from tests.tiny_model import tiny_weights
 from whisper_factory import factory, memory, schema
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.memory import CROSS_KV, GB, LIBRARIES, MB, SELF_KV, Estimate, Part
+from whisper_factory.whisper.checkpoint import Checkpoint, write_checkpoint
 
 WORST_CASE = Path(__file__).parents[1] / "benchmarks" / "worst_case.py"
 TOLERANCE, FLOOR = 0.05, 8 * MB  # whichever is larger
@@ -41,6 +43,31 @@ def test_weights_are_those_of_the_checkpoint() -> None:
     assert sizes["embedding"] == 4 * 51864 * 384
     half = spec("model=tiny.en", "precision=int8")
     assert memory.weight_bytes(half.dimensions, half.precision)["embedding"] == 2 * 51864 * 384
+
+
+@pytest.mark.parametrize("precision", ["int4", "int4_g32", "int4_g128"])
+@pytest.mark.parametrize("keep", ["[]", "[encoder.blocks.0.mlp.0,decoder.blocks.*.mlp.2]"])
+def test_scales_of_groups_and_layers_of_8_bits_count(tmp_path: Path, precision: str, keep: str) -> None:
+    """The plan's bytes are those of a checkpoint's tensors, whose scales are float32."""
+    made = composition("model=debug", f"precision={precision}", f"precision.keep={keep}").engine_spec()
+    write_checkpoint(tmp_path, "debug", made.precision, tiny_weights())
+    raw = Checkpoint.open(tmp_path).raw
+    halves = sum(array.nbytes // 2 for name, array in raw.items() if name.endswith(".scale"))
+    assert sum(memory.weight_bytes(made.dimensions, made.precision).values()) == sum(
+        array.nbytes for array in raw.values()) - halves
+
+
+def test_layers_of_8_bits_take_what_8_bits_take() -> None:
+    """In the embedded engine: none kept is int4's, all kept in the decoder is int8's."""
+    def parts(*overrides: str) -> list[int]:
+        return [part.peak for part in memory.estimate(spec("model=tiny.en", *overrides)).parts][:2]
+
+    none, some, decoder, int8 = (parts("precision=int4"), parts("precision=int4", "precision.keep=[encoder.*.mlp.0]"),
+                                 parts("precision=int4", "precision.keep=[decoder.*]"), parts("precision=int8"))
+    assert some[1] == none[1]
+    assert some[0] - none[0] == 4 * 1536 * 384 // 2
+    assert decoder[1] == int8[1]
+    assert decoder[0] > none[0]  # where cross-attention's keys and values are made
 
 
 def test_the_claim_of_97_percent_is_what_comes_out() -> None:
@@ -85,6 +112,7 @@ def test_a_table_has_every_part_the_sums_and_the_budget() -> None:
 @pytest.mark.parametrize("overrides", [
     ("profile=duplex_lowmem", "precision=int8", "kv_cache=paged"),
     ("profile=interactive", "precision=int4", "kv_cache=contiguous"),
+    ("profile=interactive", "precision=int4_g32", "kv_cache=contiguous", "precision.keep=[encoder.*.mlp.?]"),
     ("profile=interactive", "precision=float32", "kv_cache=paged"),
     ("profile=interactive", "precision=float16", "kv_cache=contiguous"),
     ("profile=batch", "precision=int8", "kv_cache=paged", "profile.max_batch_size=3", "profile.max_beam_width=2"),

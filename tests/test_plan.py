@@ -51,8 +51,21 @@ def test_a_key_changes_with_what_it_depends_on_and_nothing_else(change: dict[str
     assert {name for name in before if before[name] == after[name]} == same
 
 
+def test_limits_of_another_precision_hold_where_this_one_has_none() -> None:
+    def gate(*overrides: str) -> float:
+        step = planned(composition("model=tiny.en", "precision=int4_g32", *overrides)).steps[-1]
+        found: float = step.params["gates"]["min_token_agreement"]
+        return found
+
+    assert gate("precision.gated_as=int8") == 0.9
+    assert gate("precision.gated_as=int4") == 0.7
+    assert gate("precision.gated_as=int8", "+validation.min_token_agreement.int4_g32=0.8") == 0.8
+    assert gate("precision.gated_as=null") is None
+
+
 def test_the_composition_key_follows_what_is_declared() -> None:
     key = planned().key
+    assert planned(tiny_en(**{"precision.group_size": 0, "precision.keep": []})).key == key
     assert planned(tiny_en(outputs="elsewhere", dry_run=True, stop_after="convert")).key == key
     assert planned(tiny_en(**{"device.name": "rtx_4090"})).key != key
     assert planned(tiny_en(**{"kv_cache.mode": "contiguous"})).key != key

@@ -112,7 +112,7 @@ OWN = "# @package _global_\ndefaults:\n  - override /model: debug\n  - _self_\n"
     ("content", "says"),
     [
         (OWN + "outputs: there\nlock: write\n", "sets outputs, lock, which the command line says"),
-        (OWN + "nonsense: 1\n", "recipe/mine: unknown setting 'nonsense'; choices: backend, device"),
+        (OWN + "nonsense: 1\n", "recipe/mine: unknown setting 'nonsense'; choices: backend, calibration, device"),
         (OWN + "profile: {max_input_lne: 1}\n", "unknown setting 'profile.max_input_lne'; did you mean 'profile.max"),
         (OWN.replace("defaults", "default"), "recipe/mine: unknown setting 'default'; choices: "),
         (OWN.replace("/model", "/modle"), "recipe/mine: unknown setting 'modle'; did you mean 'model'?"),

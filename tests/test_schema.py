@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from tests.compositions import tiny_en
+from tests.compositions import composition, tiny_en
 from whisper_factory import schema
+from whisper_factory.engine_spec import EngineSpec, Precision
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
@@ -27,6 +29,9 @@ def test_a_composition_as_committed_passes() -> None:
         ("profile.name", "../up", "may hold letters"),
         ("kv_cache.mode", "page", "did you mean 'paged'?"),
         ("precision.bits", 3, "choices: 0 (not quantised), 4, 8"),
+        ("precision.group_size", 32, "precision.group_size=32 goes with 4 bits; choices: precision=int4_g32"),
+        ("precision.keep", ["encoder.blocks.0.mlp.0"], "precision.keep names layers of a 4-bit engine"),
+        ("precision.keep", ["encoder.block.0.mlp.0"], "no linear layer is named 'encoder.block.0.mlp.0'; choices: enc"),
         ("backend.name", "onnx", "unknown 'onnx'; choices: onnxruntime"),
         ("weights.path", "x.pt", "goes with weights=path"),
         ("device.memory_gb", -1.0, "device.memory_gb=-1.0: must be 0.001 to"),
@@ -55,6 +60,22 @@ def test_int4_inner_dimension_that_fits_no_block_is_refused() -> None:
            for part in ("audio", "text") for size, number in (("state", 392), ("head", 1))}
     with pytest.raises(UserError, match="block"):
         schema.settle(tiny_en(**{**odd, "precision.bits": 4, "precision.name": "int4"}))
+
+
+def test_groups_and_kept_layers_reach_the_engine_by_name() -> None:
+    made = composition("model=tiny.en", "precision=int4_g32", "precision.keep=[encoder.blocks.3.*,*.2.cross_attn.out]")
+    schema.check(made)
+    precision = made.engine_spec().precision
+    assert (precision.group_size, len(precision.keep)) == (32, 6 + 1)
+    assert precision.keep[-1] == "decoder.blocks.2.cross_attn.out"
+    assert precision == Precision.from_dict(json.loads(json.dumps(precision.to_dict())))
+    assert [precision.bits_of(name) for name in ("encoder.blocks.3.mlp.0", "encoder.blocks.2.mlp.0")] == [8, 4]
+
+
+def test_what_an_older_engine_could_not_say_it_does_not_say_now() -> None:
+    spec = composition("model=tiny.en", "precision=int4").engine_spec()
+    assert spec.to_dict()["precision"] == {"name": "int4", "bits": 4, "dtype": "float16"}
+    assert EngineSpec.from_dict(spec.to_dict()) == spec
 
 
 def test_name_lists_the_five_axes() -> None:

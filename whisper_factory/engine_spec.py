@@ -32,9 +32,36 @@ PADDING_STRATEGIES: tuple[str, ...] = get_args(PaddingStrategy)
 class Precision:
     """How weights are stored. `bits` is 8 or 4 for weight-only integers, 0 for plain floats."""
 
-    name: str  # float32, float16, int8, int4
+    name: str  # float32, float16, int8, int4, int4_g128, int4_g32
     bits: int
     dtype: Literal["float32", "float16"]  # of every tensor that is not quantised
+    group_size: int = 0  # neighbours of a row that share a scale; 0: the whole row
+    keep: tuple[str, ...] = ()  # linear layers that have 8 bits, and a scale a row, all the same
+
+    def bits_of(self, layer: str) -> int:
+        """Bits of the weights of a linear layer, by its name (without .weight)."""
+        return 8 if layer in self.keep else self.bits
+
+    def scales_of(self, layer: str, in_features: int) -> int:
+        """How many scales a row of that layer's weights has."""
+        return in_features // self.group_size if self.group_size and layer not in self.keep else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, stable under a round trip through JSON."""
+        return said({**vars(self), "keep": list(self.keep)})
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Precision:
+        """The inverse of `to_dict`."""
+        return cls(**{**data, "keep": tuple(data.get("keep", ()))})
+
+
+LATER = ("group_size", "keep", "gated_as")  # fields of a precision that the first engines did not have
+
+
+def said(precision: dict[str, Any]) -> dict[str, Any]:
+    """A precision's fields without later ones that say nothing: keys, locks and files from before them still hold."""
+    return {name: value for name, value in precision.items() if value or name not in LATER}
 
 
 @dataclass(frozen=True)
@@ -119,7 +146,7 @@ class EngineSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, stable under a round trip through JSON."""
-        return {"format": ENGINE_FORMAT, **asdict(self)}
+        return {"format": ENGINE_FORMAT, **asdict(self), "precision": self.precision.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EngineSpec:
@@ -128,7 +155,7 @@ class EngineSpec:
             model=data["model"],
             backend=data["backend"],
             dimensions=Dimensions(**data["dimensions"]),
-            precision=Precision(**data["precision"]),
+            precision=Precision.from_dict(data["precision"]),
             profile=Profile(**data["profile"]),
             kv_cache=KVCache(**data["kv_cache"]),
             target=Target(**data["target"]) if data["target"] else None,

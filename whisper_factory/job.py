@@ -134,12 +134,25 @@ def _make(config: Any) -> tuple[Composition, Outcome]:
     notes = schema.settle(composition, typed)
     config.kv_cache.mode = composition.kv_cache.mode  # what was settled is what is declared
     declared = OmegaConf.masked_copy(config, [key for key in config if key not in RUN_ONLY])
-    text = OmegaConf.to_yaml(declared, resolve=True)
+    text = _text(declared)
     changed = [key for key in typed if key.partition(".")[0] not in (*RUN_ONLY, "recipe")]
     if any(override.startswith("recipe=[") for override in hydra.overrides.task):  # Hydra would merge them
         raise UserError("one recipe at a time; with -m, recipe=a,b makes one after the other")
     keeper = lock.keeper(composition, hydra.runtime.choices.get("recipe"), text, changed)
     return composition, factory.produce(composition, text, notes, keeper)
+
+
+def _text(declared: Any) -> str:
+    """A declaration as YAML, resolved, without what only later versions can say: older locks still hold."""
+    from omegaconf import OmegaConf
+
+    from whisper_factory.engine_spec import said
+
+    plain: Any = OmegaConf.to_container(declared, resolve=True)
+    plain["precision"] = said(plain["precision"])
+    if plain["calibration"]["method"] == "none":
+        del plain["calibration"]
+    return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 
 def _check_objectives(objectives: Sequence[str]) -> None:

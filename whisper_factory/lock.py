@@ -150,7 +150,7 @@ def keeper(composition: Composition, recipe: str | None, declared: str, typed: C
     import yaml
 
     resolved = yaml.safe_load(declared)
-    if resolved["backend"].get("provider") == "cpu":  # as if it were not said, so that a CPU engine's lock is what it was
+    if resolved["backend"].get("provider") == "cpu":  # which a lock does not say
         del resolved["backend"]["provider"]
     return Lock(recipe, path, chosen, resolved)
 

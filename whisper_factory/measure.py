@@ -2,10 +2,11 @@
 
 For scripts, and for validation: run in a fresh process, so that load time and peak memory are a user's.
 
-MANIFEST.json: {"clips": [{"paths": ["a.flac"], "shift_seconds": 0.0}, ...], "options": {...}, "batch": false}
+MANIFEST.json: {"clips": [{"paths": ["a.flac"], "shift_seconds": 0.0}, ...], "options": {...}, "batch": false,
+"warm_up": true}
 A clip's `paths` are joined, with `shift_seconds` of silence in front; its own `repeats`, if any, count instead of
---repeats; `options` are the fields of options.Options; with `batch` all clips are given at once. Other keys are
-ignored.
+--repeats; `options` are the fields of options.Options; with `batch` all clips are given at once, or so many; without
+`warm_up` the first is as slow as a first one is. Other keys are ignored.
 
 OUT.json, per clip: text, tokens, language, stopped and runaway (of its worst window), windows (how many), seams and
 seconds (of the audio given), latency_s (from samples to text: the median of --repeats after one warm-up of the
@@ -13,7 +14,7 @@ process; in a batch, the batch's time divided by its clips), timings of the last
 audio_s, real_time_factor, baseline_rss_bytes (Python and its libraries), loaded_rss_bytes, peak_rss_bytes,
 versions, threads.
 
-With --progress a line is printed after each clip ("heard 3 of 24"), but for a batch.
+With --progress a line is printed for each clip that is heard ("heard 3 of 24").
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     flags.add_argument("out", type=Path)
     flags.add_argument("--repeats", type=int, default=1)
     flags.add_argument("--threads", type=int)
-    flags.add_argument("--progress", action="store_true", help="print a line for each clip, unless in a batch")
+    flags.add_argument("--progress", action="store_true", help="print a line for each clip")
     wanted = flags.parse_args(arguments)
     console.prepare()
     try:
@@ -88,7 +89,7 @@ def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: i
     """Load the engine, transcribe the manifest's clips, and return the report.
 
     Args:
-        heard: told after each clip how many of how many are heard; not in a batch.
+        heard: told of each clip how many of how many are heard.
     """
     from whisper_factory import backends
     from whisper_factory.engine_spec import EngineSpec
@@ -104,9 +105,11 @@ def measure(engine_dir: Path, manifest: dict[str, Any], repeats: int, threads: i
     transcriber = Transcriber.load(engine_dir, threads)
     load_s = time.perf_counter() - start
     memory.loaded()
-    transcriber.transcribe(clips[:1], options)  # warm-up
-    if manifest.get("batch"):
-        transcripts, latencies = _timed_batch(transcriber, clips, options, repeats)
+    if manifest.get("warm_up", True):
+        transcriber.transcribe(clips[:1], options)
+    if batch := manifest.get("batch"):
+        size = len(clips) if batch is True else batch
+        transcripts, latencies = _timed_batches(transcriber, clips, options, repeats, size, heard)
     else:
         often = [entry.get("repeats", repeats) for entry in manifest["clips"]]
         transcripts, latencies = _timed_one_by_one(transcriber, clips, options, often, heard)
@@ -155,11 +158,20 @@ def _timed_one_by_one(
     return transcripts, latencies
 
 
-def _timed_batch(
-    transcriber: Transcriber, clips: list[NDArray[np.float32]], options: Options, repeats: int
+def _timed_batches(
+    transcriber: Transcriber, clips: list[NDArray[np.float32]], options: Options, repeats: int, size: int,
+    heard: Callable[[int, int], None] | None,
 ) -> tuple[list[Transcript], list[float]]:
-    transcripts, seconds = _timed(partial(transcriber.transcribe, clips, options), repeats)
-    return transcripts, [seconds / len(clips)] * len(clips)
+    transcripts: list[Transcript] = []
+    latencies: list[float] = []
+    for start in range(0, len(clips), size):
+        found, seconds = _timed(partial(transcriber.transcribe, clips[start : start + size], options), repeats)
+        for transcript in found:
+            transcripts.append(transcript)
+            latencies.append(seconds / len(found))
+            if heard:
+                heard(len(transcripts), len(clips))
+    return transcripts, latencies
 
 
 def _timed(work: Callable[[], list[Transcript]], repeats: int) -> tuple[list[Transcript], float]:

@@ -77,8 +77,12 @@ def weight_bytes(dimensions: Dimensions, precision: Precision) -> dict[str, int]
     sums = {"encoder": 0, "decoder": 0, "embedding": 0}
     for name, shape in tensor_shapes(dimensions).items():
         part = "embedding" if name.startswith("decoder.token_embedding") else name.partition(".")[0]
-        quantized = precision.bits and is_quantized(name)
-        sums[part] += prod(shape) * precision.bits // 8 + shape[0] * width if quantized else prod(shape) * width
+        if not (precision.bits and is_quantized(name)):
+            sums[part] += prod(shape) * width
+            continue
+        layer = name.removesuffix(".weight")
+        scales = shape[0] * precision.scales_of(layer, shape[1])
+        sums[part] += prod(shape) * precision.bits_of(layer) // 8 + scales * width
     return sums
 
 

@@ -131,8 +131,17 @@ def _manifest(plan: Plan, finished: dict[str, store.Finished], outputs: dict[str
                   for step in plan.steps},
         "inputs": inputs,
         "outputs": outputs,
+        **_calibration(plan),
         **_builders(finished),
     }
+
+
+def _calibration(plan: Plan) -> dict[str, Any]:
+    """How the weights were calibrated, and with which clips."""
+    convert = next((step for step in plan.steps if step.name == "convert"), None)
+    if convert is None or "calibration" not in convert.params:
+        return {}
+    return {"calibration": {**convert.params["calibration"], "names": [one["name"] for one in convert.hints["speech"]]}}
 
 
 def _builders(finished: dict[str, store.Finished]) -> dict[str, Any]:

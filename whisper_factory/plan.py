@@ -13,10 +13,13 @@ from typing import Any
 
 from whisper_factory import backends, clips, digest, sources
 from whisper_factory.backends import KitBackend
+from whisper_factory.calibration import CALIBRATION, duration, expectations
+from whisper_factory.calibration import clips as calibrating_clips
+from whisper_factory.calibration.clips import Speech
 from whisper_factory.clips import Clip
-from whisper_factory.engine_spec import EngineSpec, Precision
+from whisper_factory.engine_spec import EngineSpec, Precision, said
 from whisper_factory.errors import UserError
-from whisper_factory.schema import Composition, ValidationConfig
+from whisper_factory.schema import CalibrationConfig, Composition, ValidationConfig
 from whisper_factory.steps import STEPS
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
@@ -74,7 +77,9 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
     backend, kit = backends.get(composition.backend_package), backends.kit(composition.backend_package)
     spec = backend.settle(composition.engine_spec())
     fetch = _fetch(composition, source)
-    convert = _convert(spec, backend.checkpoint_precision(spec), fetch)
+    speech, skipped = _speech(composition.calibration)
+    convert = _convert(spec, backend.checkpoint_precision(spec), fetch, composition.calibration, speech)
+    notes = [*notes, *skipped, *expectations.notes(spec, composition.calibration.method)]
     steps = [fetch, convert]
     if kit:
         kit.check_installed(spec)
@@ -92,7 +97,7 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
         notes = [*notes, f"model {composition.model.name} has random weights: it understands nothing, and says one "
                          "sentence whatever it hears"]
     heard = clips.digest(chosen) if chosen else None
-    key = _composition_key(composition, spec, fetch, heard)
+    key = _composition_key(composition, spec, fetch, heard, convert)
     return Plan(composition, spec, key, tuple(steps), source, tuple(notes), heard)
 
 
@@ -111,15 +116,23 @@ def _fetch(composition: Composition, source: sources.Source) -> PlannedStep:
     return _step("fetch", about, source.params, (), {}, hints)
 
 
-def _convert(spec: EngineSpec, precision: Precision, fetch: PlannedStep) -> PlannedStep:
-    params = {
+def _convert(spec: EngineSpec, precision: Precision, fetch: PlannedStep, calibration: CalibrationConfig,
+             speech: list[Speech]) -> PlannedStep:
+    params: dict[str, Any] = {
         "kind": fetch.params["kind"],
         "model": spec.model,
         "dimensions": asdict(spec.dimensions),
-        "precision": asdict(precision),
+        "precision": precision.to_dict(),
     }
-    hints = {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()}}
+    hints: dict[str, Any] = {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()}}
     about = f"canonical checkpoint, {precision.name}"
+    if precision.group_size:
+        params["group_scales"] = GROUP_SCALES
+    if calibration.method != "none":
+        params["calibration"] = {"method": calibration.method, "seed": calibration.seed, "version": CALIBRATION,
+                                 "clips": calibrating_clips.digest(speech)}
+        hints["speech"] = [asdict(one) | {"path": str(one.path)} for one in speech]
+        about += f" by {calibration.method} on {len(speech)} clips, {duration(spec.dimensions, speech)} on two cores"
     return _step("convert", about, params, (fetch,), STEPS["convert"].tools(), hints)
 
 
@@ -174,12 +187,16 @@ def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedS
 
 def _gates(composition: Composition, stand_in: bool) -> dict[str, float | None]:
     """The limits for this precision. What stands in for an engine gates neither latency nor memory."""
-    validation, precision = composition.validation, composition.precision.name
+    validation, precision = composition.validation, composition.precision
+
+    def of(limits: dict[str, float]) -> float | None:
+        return limits.get(precision.name, limits.get(precision.gated_as or ""))
+
     return {
-        "min_token_agreement": validation.min_token_agreement.get(precision),
-        "min_edge_token_agreement": validation.min_edge_token_agreement.get(precision),
+        "min_token_agreement": of(validation.min_token_agreement),
+        "min_edge_token_agreement": of(validation.min_edge_token_agreement),
         "max_runaways": validation.max_runaways,
-        "max_wer_increase": validation.max_wer_increase.get(precision),
+        "max_wer_increase": of(validation.max_wer_increase),
         "max_latency_ms": None if stand_in else validation.max_latency_ms,
         "max_peak_mb": None if stand_in else validation.max_peak_mb,
     }
@@ -187,6 +204,7 @@ def _gates(composition: Composition, stand_in: bool) -> dict[str, float | None]:
 
 # What a validation's evidence is, where it is not the engine itself.
 EVIDENCE = {"preflight": "preflight: the packed weights, on the CPU", "graph": "graph: what is compiled, on the CPU"}
+GROUP_SCALES = "least squares"  # how quantization/groups.py chooses them; another way is another checkpoint
 REFERENCE_BACKEND = "onnxruntime"  # the reference always runs here, on the CPU, whatever the engine runs on
 
 
@@ -204,13 +222,26 @@ def _clips(validation: ValidationConfig) -> list[Clip]:
     return chosen
 
 
-def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedStep, heard: str | None) -> str:
+def _speech(calibration: CalibrationConfig) -> tuple[list[Speech], list[str]]:
+    """What is calibrated with, and a warning about each clip that cannot be read."""
+    if calibration.method == "none":
+        return [], []
+    if calibration.clips:
+        return calibrating_clips.from_manifest(sources.local(calibration.clips))
+    return calibrating_clips.bundled(), []
+
+
+def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedStep, heard: str | None,
+                     convert: PlannedStep) -> str:
     """What was declared, with digests for the inputs in place of where they lie; tool versions are not declared."""
     axes = ("model", "precision", "profile", "kv_cache", "backend", "device")
     declared = {axis: asdict(getattr(composition, axis)) for axis in axes}
     if composition.backend.provider == "cpu":
         del declared["backend"]["provider"]
     declared["model"] = {"name": composition.model.name, "dimensions": declared["model"]["dimensions"]}
+    declared["precision"] = said(declared["precision"])
+    if "calibration" in convert.params:
+        declared["calibration"] = convert.params["calibration"]
     if spec.target:
         declared["target"] = asdict(spec.target)
     declared["validation"] = asdict(composition.validation) | {"clips": heard}

@@ -24,6 +24,7 @@ from whisper_factory.engine_spec import (
     Target,
 )
 from whisper_factory.errors import UserError, choices
+from whisper_factory.quantization import mixed
 from whisper_factory.whisper.dimensions import VOCABULARIES, WINDOW_FRAMES, Dimensions
 
 MISSING: Any = "???"
@@ -31,6 +32,7 @@ STOPS = ("fetch", "convert", "build")
 SOURCES = ("auto", "openai", "package", "huggingface", "path")
 BUNDLED = ("none", "quick", "full")
 PRECISION_DTYPES = ("float32", "float16")
+CALIBRATIONS = ("none", "scale", "gptq")
 
 
 @dataclass
@@ -74,6 +76,16 @@ class PrecisionConfig:
     name: str = MISSING
     bits: int = MISSING
     dtype: str = MISSING
+    group_size: int = 0  # neighbours of a row that share a scale; 0: the whole row
+    keep: list[str] = field(default_factory=list)  # layers of a 4-bit engine that have 8, by name or pattern
+    gated_as: Optional[str] = None  # the precision whose limits of validation hold, where this one has none there
+
+
+@dataclass
+class CalibrationConfig:
+    method: str = "none"
+    clips: Optional[str] = None  # a manifest of the user's own audio; null: the bundled set
+    seed: int = 0
 
 
 @dataclass
@@ -148,6 +160,7 @@ class Composition:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     kv_cache: KVCacheConfig = field(default_factory=KVCacheConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
@@ -170,11 +183,17 @@ class Composition:
             model=self.model.name,
             backend=self.backend_package,
             dimensions=Dimensions(**vars(self.model.dimensions)),
-            precision=Precision(**vars(self.precision)),
+            precision=self._precision(),
             profile=Profile(**{entry.name: getattr(self.profile, entry.name) for entry in fields(Profile)}),
             kv_cache=KVCache(**vars(self.kv_cache)),
             target=self._target(),
         )
+
+    def _precision(self) -> Precision:
+        """With the names of the layers that are kept."""
+        said = self.precision
+        keep = mixed.kept(said.keep, Dimensions(**vars(self.model.dimensions)))
+        return Precision(said.name, said.bits, said.dtype, said.group_size, keep)  # type: ignore[arg-type]
 
     def _target(self) -> Target | None:
         """The GPU, for a backend whose engines are built for one."""
@@ -197,8 +216,9 @@ class Composition:
     @property
     def name(self) -> str:
         """The engine's name, which is also its folder under outputs/."""
-        axes = (self.model, self.precision, self.profile)
-        return "-".join([*(axis.name for axis in axes), self.kv_cache.mode, self.backend_package])
+        method = self.calibration.method
+        names = [self.model.name, self.precision.name, *([method] if method != "none" else []), self.profile.name]
+        return "-".join([*names, self.kv_cache.mode, self.backend_package])
 
 
 def check(composition: Composition) -> None:
@@ -207,7 +227,8 @@ def check(composition: Composition) -> None:
     Raises:
         UserError: one line with every problem found.
     """
-    problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition)]
+    problems = [*_wrong_names(composition), *_wrong_dimensions(composition.model), *_wrong_sizes(composition),
+                *_wrong_integers(composition), *_wrong_calibration(composition)]
     if problems:
         raise UserError("; ".join(problems))
 
@@ -271,6 +292,41 @@ def _wrong_dimensions(model: ModelConfig) -> list[str]:
     if sizes["n_vocab"] not in VOCABULARIES:
         problems.append(f"model.dimensions.n_vocab={sizes['n_vocab']}: choices: "
                         f"{', '.join(map(str, VOCABULARIES))} (OpenAI's vocabularies; added tokens are not supported)")
+    return problems
+
+
+def _wrong_integers(composition: Composition) -> list[str]:
+    """What cannot be meant by groups of weights, and by layers that keep 8 bits."""
+    precision, problems = composition.precision, []
+    if precision.group_size < 0 or (precision.group_size and precision.bits != 4):
+        problems.append(f"precision.group_size={precision.group_size} goes with 4 bits; choices: "
+                        "precision=int4_g32, precision=int4_g128")
+    if precision.keep and precision.bits != 4:
+        problems.append("precision.keep names layers of a 4-bit engine that keep 8 bits; choices: precision=int4_g32, "
+                        "precision=int4_g128, precision=int4")
+    sizes = vars(composition.model.dimensions)
+    if min(sizes.values()) < 1:  # which is complained of already
+        return problems
+    try:
+        mixed.kept(precision.keep, Dimensions(**sizes))
+    except UserError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _wrong_calibration(composition: Composition) -> list[str]:
+    calibration, precision, problems = composition.calibration, composition.precision, []
+    if calibration.method not in CALIBRATIONS:
+        problems.append(f"calibration.method: unknown '{calibration.method}'; "
+                        f"{choices(calibration.method, CALIBRATIONS)}")
+    per_row = precision.bits == 4 and not precision.group_size and not precision.keep
+    if calibration.method != "none" and not per_row:
+        problems.append(f"calibration={calibration.method} is for 4 bits with one scale an output channel, not for "
+                        f"precision={precision.name}; choices: precision=int4, calibration=none")
+    if calibration.method == "none" and calibration.clips:
+        problems.append("calibration.clips goes with calibration=gptq or calibration=scale")
+    if not 0 <= calibration.seed < 1 << 63:
+        problems.append(f"calibration.seed={calibration.seed}: must be 0 to {(1 << 63) - 1}")
     return problems
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import real_engine
 from tests.compositions import tiny_en
 from tests.real_engine import clip, duplex
 from tests.recorder import Recorder
@@ -75,6 +76,25 @@ def test_progress_is_told_clip_by_clip(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_clips_heard_in_batches_by_two_processes_are_heard_as_one_by_one(tmp_path: Path) -> None:
+    engine, heard = real_engine.tiny_en(), Recorder()
+    requests = [{"paths": [str(clip(name))], "shift_seconds": shift} for shift in (0.0, 1.0) for name in
+                ("river", "soup", "sample")][:5]
+    one_by_one = listening.listen(engine, requests, tmp_path, 1)["clips"]
+    together = listening.hear(engine, requests, tmp_path, 2, 2, heard)
+    assert [row["tokens"] for row in together] == [row["tokens"] for row in one_by_one]
+    assert [row["seconds"] for row in together] == [row["seconds"] for row in one_by_one]
+    assert heard.opened == [(5, "clips", 0)]
+    assert heard.amounts == [1] * 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_of_two_processes_that_fails_is_told_of(tmp_path: Path) -> None:
+    requests = [{"paths": [str(clip("river"))]}, {"paths": ["absent.wav"]}]
+    with pytest.raises(UserError, match=r"^cannot read the audio file 'absent.wav'"):
+        listening.hear(real_engine.tiny_en(), requests, tmp_path, 8, 2)
+
+
 def test_an_interruption_ends_the_child(tmp_path: Path) -> None:
     @contextmanager
     def impatient(total: float | None, unit: str, done: float = 0) -> Iterator[Advance]:
@@ -87,4 +107,7 @@ def test_an_interruption_ends_the_child(tmp_path: Path) -> None:
     before = children.read_text()
     with pytest.raises(KeyboardInterrupt):
         listening.listen(duplex(), [{"paths": [str(clip("sample"))]}] * 500, tmp_path, 1, impatient)
+    assert children.read_text() == before
+    with pytest.raises(KeyboardInterrupt):
+        listening.hear(duplex(), [{"paths": [str(clip("sample"))]}] * 500, tmp_path, 1, 2, impatient)
     assert children.read_text() == before

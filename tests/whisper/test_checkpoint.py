@@ -19,6 +19,7 @@ from tests.real_weights import DIGESTS, TINY_EN, packaged
 from tests.tiny_model import tiny_weights
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
+from whisper_factory.quantization import groups
 from whisper_factory.quantization.weight_only import pack_int4, quantize
 from whisper_factory.whisper.checkpoint import Checkpoint, scale_name, write_checkpoint
 from whisper_factory.whisper.readers import Weights, ctranslate2
@@ -27,7 +28,9 @@ from whisper_factory.whisper.tensors import is_quantized
 TINY = tiny_weights(seed=3, n_audio_ctx=60, n_vocab=500)
 FLOAT32, FLOAT16 = Precision("float32", 0, "float32"), Precision("float16", 0, "float16")
 INT8, INT4 = Precision("int8", 8, "float16"), Precision("int4", 4, "float16")
-ALL = [FLOAT32, FLOAT16, INT8, INT4]
+GROUPED = Precision("int4_g32", 4, "float16", 32)
+MIXED = Precision("int4_g128", 4, "float16", 128, ("encoder.blocks.0.mlp.0", "decoder.blocks.1.cross_attn.out"))
+ALL = [FLOAT32, FLOAT16, INT8, INT4, GROUPED, MIXED]
 
 
 def as_float32(weights: Weights) -> Weights:
@@ -38,6 +41,14 @@ def as_float32(weights: Weights) -> Weights:
         tensors[name] = exact * np.float32(1 + 2**-14)
         np.testing.assert_array_equal(tensors[name].astype(np.float16), array)
     return Weights(weights.dimensions, tensors)
+
+
+def integers(name: str, array: NDArray[Any], precision: Precision) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """What the definition makes of a tensor: in groups, unless it is kept."""
+    kept = name.removesuffix(".weight") in precision.keep
+    if precision.group_size and not kept:
+        return groups.quantize(array, precision.bits, precision.group_size)
+    return quantize(array, 8 if kept else precision.bits)
 
 
 def digest(directory: Path) -> dict[str, str]:
@@ -64,9 +75,11 @@ def test_config_and_stored_tensors(tmp_path: Path, precision: Precision) -> None
         if not (precision.bits and is_quantized(name)):
             assert stored.pop(name).tobytes() == array.astype(precision.dtype).tobytes()
             continue
-        q, scale = quantize(array, precision.bits)
-        packed: NDArray[Any] = q if precision.bits == 8 else pack_int4(q)
-        assert stored[name].dtype == (np.int8 if precision.bits == 8 else np.uint8)
+        q, scale = integers(name, array, precision)
+        bits = precision.bits_of(name.removesuffix(".weight"))
+        packed: NDArray[Any] = q if bits == 8 else pack_int4(q)
+        assert stored[name].dtype == (np.int8 if bits == 8 else np.uint8)
+        assert scale.shape == (len(q), q.shape[1] // 32) if precision is GROUPED else True
         np.testing.assert_array_equal(stored.pop(name), packed)
         np.testing.assert_array_equal(stored.pop(scale_name(name)), scale, strict=True)
     assert not stored
@@ -86,11 +99,12 @@ def test_opened_again(tmp_path: Path, precision: Precision) -> None:
         else:
             q, scale = stored
             assert (str(q.dtype), q.shape, str(value.dtype)) == ("int8", array.shape, "float32")
-            np.testing.assert_array_equal(q, quantize(array, precision.bits)[0])
-            assert np.abs(value - array).max() <= scale.max()
+            np.testing.assert_array_equal(q, integers(name, array, precision)[0])
+            clipped = 8 * max(groups.RATIOS) - 7 if scale.ndim == 2 else 1  # steps by which the largest weight may be
+            assert np.abs(value - array).max() <= clipped * scale.max()
 
 
-@pytest.mark.parametrize("precision", [FLOAT16, INT8, INT4], ids=lambda precision: precision.name)
+@pytest.mark.parametrize("precision", [FLOAT16, INT8, INT4, GROUPED, MIXED], ids=lambda precision: precision.name)
 def test_a_float32_source_gives_the_same_bytes(tmp_path: Path, precision: Precision) -> None:
     write_checkpoint(tmp_path / "one", "tiny.en", precision, TINY)
     write_checkpoint(tmp_path / "two", "tiny.en", precision, as_float32(TINY))
@@ -149,6 +163,27 @@ def test_values_that_cannot_be_kept(tmp_path: Path, value: float, precision: Pre
     weights.tensors["encoder.blocks.1.mlp.0.weight"][3, 5] = value
     with pytest.raises(UserError, match=said):
         write_checkpoint(tmp_path, "tiny.en", precision, weights)
+
+
+def test_the_config_says_no_more_than_there_is(tmp_path: Path) -> None:
+    """Files of before there were groups are the same now."""
+    told = {}
+    for precision in (INT4, GROUPED, MIXED):
+        write_checkpoint(tmp_path / precision.name, "tiny.en", precision, TINY)
+        told[precision.name] = json.loads((tmp_path / precision.name / "config.json").read_text())["precision"]
+    assert told["int4"] == {"name": "int4", "bits": 4, "dtype": "float16"}
+    assert told["int4_g32"] == {"name": "int4_g32", "bits": 4, "dtype": "float16", "group_size": 32}
+    assert told["int4_g128"] == {"name": "int4_g128", "bits": 4, "dtype": "float16", "group_size": 128,
+                                 "keep": ["encoder.blocks.0.mlp.0", "decoder.blocks.1.cross_attn.out"]}
+
+
+def test_layers_that_are_kept_are_int8s(tmp_path: Path) -> None:
+    for precision in (INT8, MIXED):
+        write_checkpoint(tmp_path / precision.name, "tiny.en", precision, TINY)
+    mixed, whole = (Checkpoint.open(tmp_path / precision.name) for precision in (MIXED, INT8))
+    for layer in MIXED.keep:
+        for name in (f"{layer}.weight", f"{layer}.scale"):
+            np.testing.assert_array_equal(mixed.raw[name], whole.raw[name], strict=True)
 
 
 def test_directories_that_hold_none(tmp_path: Path) -> None:

@@ -160,3 +160,16 @@ assert not {"tiktoken", "regex"} & set(sys.modules)
     command = [sys.executable, "-B", "-c", program, str(ASSETS / "gpt2.tiktoken")]
     subprocess.run(command, check=True, env={**os.environ, **home})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", [*SENTENCES, "a  b   ", "x\u00a0y \u3000z", "½ Ⅷ 一二三 “naïve” $5.00",
+                                  "it''s 'twas o'clock'll"])
+def test_encode(kind: str, text: str) -> None:
+    assert mine(kind).encode(text) == openais(kind).encoding.encode(text, disallowed_special=())
+
+
+@given(st.text(st.sampled_from("ab'stlvré e 12\n\t.,一½!\u00a0E♪")))
+@settings(max_examples=200, deadline=None)
+def test_encode_any_text(text: str) -> None:
+    assert mine("english").encode(text) == openais("english").encoding.encode(text, disallowed_special=())
+    assert mine("english").decode(mine("english").encode(text)) == text

@@ -45,12 +45,7 @@ def from_manifest(path: Path) -> list[Clip]:
     Raises:
         UserError: no such manifest, it is not of that form, it is empty, or a clip's audio cannot be read.
     """
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UserError(f"cannot read the clips' manifest '{path}' ({reason}); it should hold {SHAPE}") from error
-    clips = [_clip(path, number, entry) for number, entry in enumerate(_entries(path, content), 1)]
+    clips = [_clip(path, number, entry) for number, entry in enumerate(entries(path), 1)]
     if not clips:
         raise UserError(f"'{path}' lists no clips; it should hold {SHAPE}")
     return clips
@@ -61,24 +56,37 @@ def digest(clips: Iterable[Clip]) -> str:
     return sha256.of_data([[clip.text, sha256.of_file(clip.path)] for clip in clips])
 
 
-def _entries(path: Path, content: str) -> list[Any]:
-    """The manifest as a list, whichever way it is written."""
+def entries(path: Path, shape: str = SHAPE) -> list[Any]:
+    """What a manifest lists, whichever way it is written.
+
+    Args:
+        shape: what it should hold, for the errors.
+
+    Raises:
+        UserError: no such manifest, or it is not of that form.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(f"cannot read the clips' manifest '{path}' ({reason}); it should hold {shape}") from error
     try:
         whole = json.loads(content)
     except json.JSONDecodeError:
-        whole = [_line(path, number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+        whole = [_line(path, number, line, shape) for number, line in lines]
     if isinstance(whole, dict):
         whole = whole.get("clips", [whole])
     if not isinstance(whole, list):
-        raise UserError(f"'{path}' is not a manifest of clips; it should hold {SHAPE}")
+        raise UserError(f"'{path}' is not a manifest of clips; it should hold {shape}")
     return whole
 
 
-def _line(path: Path, number: int, line: str) -> Any:
+def _line(path: Path, number: int, line: str, shape: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"'{path}' line {number} is not JSON ({error.msg}); it should hold {SHAPE}") from error
+        raise UserError(f"'{path}' line {number} is not JSON ({error.msg}); it should hold {shape}") from error
 
 
 def _clip(manifest: Path, number: int, entry: Any) -> Clip:

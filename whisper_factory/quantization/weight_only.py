@@ -43,6 +43,14 @@ def quantize(weight: NDArray[Any], bits: int) -> tuple[NDArray[np.int8], NDArray
     return q, scale
 
 
+def rounded(w: NDArray[np.float32], scale: NDArray[np.float32], top: int) -> NDArray[np.float32]:
+    """w [rows, columns] over its row's scale [rows], rounded half away from zero and clipped: whole numbers."""
+    found = np.empty_like(w)
+    np.divide(w, np.where(scale == 0, np.float32(np.inf), scale)[:, None], out=found)
+    found += _just_below_half(found, np.empty_like(found))
+    return np.trunc(np.clip(found, -top, top - 1, out=found), out=found)
+
+
 def _widen(weight: NDArray[Any], out: NDArray[np.float32]) -> None:
     """Finite values as float32.
 
@@ -77,7 +85,10 @@ def _just_below_half(x: NDArray[np.float32], out: NDArray[np.float32]) -> NDArra
 
 
 def dequantize(q: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """q [out, in] times its row's scale [out], in float32."""
+    """q [out, in] times its row's scale [out], or its group's [out, groups], in float32."""
+    if scale.ndim == 2:
+        grouped = q.reshape(*scale.shape, -1) * scale[:, :, None]
+        return grouped.reshape(q.shape)
     return q * scale[:, None]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
@@ -35,7 +36,8 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     params = step.params
     try:
         checkpoint(inputs["fetch"], params["kind"], out, params["model"], Dimensions(**params["dimensions"]),
-                   Precision(**params["precision"]), context.progress)
+                   Precision.from_dict(params["precision"]), context.progress, params.get("calibration"),
+                   step.hints.get("speech", []))
     except UserError as error:  # the user knows the file by where it came from
         said = str(error)
         for name, origin in step.hints["origins"].items():
@@ -44,13 +46,26 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
 
 
 def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimensions: Dimensions,
-               precision: Precision, progress: Progress = silent) -> None:
-    """Read what fetch left, check it against the model's dimensions, and write the canonical checkpoint."""
+               precision: Precision, progress: Progress = silent, calibration: dict[str, Any] | None = None,
+               speech: Sequence[dict[str, Any]] = ()) -> None:
+    """Read what fetch left, check it against the model's dimensions, and write the canonical checkpoint.
+
+    Args:
+        calibration: method, seed, and the digest of the clips; None: weights are rounded as they are.
+        speech: the clips to calibrate with.
+    """
+    from whisper_factory.steps import calibrating
     from whisper_factory.whisper import readers
     from whisper_factory.whisper.checkpoint import write_checkpoint
+    from whisper_factory.whisper.tensors import is_quantized
 
     folder = fetched / "weights"
-    weights = readers.read(next(folder.iterdir()) if kind == "openai" else folder, kind)
+    source = next(folder.iterdir()) if kind == "openai" else folder
+    weights = readers.read(source, kind)
     readers.check(weights, dimensions, model)
-    write_checkpoint(out, model, precision, weights, progress)
+    calibrated = None
+    if calibration:
+        calibrated = calibrating.calibrate(source, kind, sum(map(is_quantized, weights.tensors)), fetched / VOCABULARY,
+                                           calibration, speech, out, progress)
+    write_checkpoint(out, model, precision, weights, progress, calibrated)
     shutil.copyfile(fetched / VOCABULARY, out / VOCABULARY)

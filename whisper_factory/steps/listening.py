@@ -7,15 +7,18 @@ taking the factory along.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from whisper_factory.backends.onnx_graph.runtime import physical_cores
 from whisper_factory.errors import EnvironmentFault, UserError
-from whisper_factory.progress import Advance, Progress, silent
+from whisper_factory.progress import Progress, silent
 
 LAST_LINES = 5
 HEARD = re.compile(r"heard \d+ of \d+\n")  # a line of `measure --progress`
@@ -67,7 +70,7 @@ def _fill(room: float, clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats: int, progress: Progress = silent
            ) -> dict[str, Any]:
-    """Transcribe the clips with `whisper_factory.measure` in a child process and return its report.
+    """Transcribe the clips, one at a time, with `whisper_factory.measure` in a child process; its report.
 
     Args:
         progress: of the clips.
@@ -76,35 +79,84 @@ def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats:
         UserError: a clip cannot be read.
         EnvironmentFault: the child failed; carries its last lines.
     """
-    manifest, report = scratch / "requests.json", scratch / "report.json"
-    manifest.write_text(json.dumps({"clips": requests, "options": {}}), encoding="utf-8")
-    command = [sys.executable, "-c", CHILD.format(path=sys.path), str(engine), str(manifest), str(report),
-               "--repeats", str(repeats), "--progress"]
-    with progress(len(requests), "clips") as advance:
-        code, lines = _follow(command, advance)
+    (report,) = _measure(engine, [{"clips": requests}], scratch, ["--repeats", str(repeats)], progress)
+    return report
+
+
+def hear(engine: Path, requests: list[dict[str, Any]], scratch: Path, batch: int, processes: int,
+         progress: Progress = silent) -> list[dict[str, Any]]:
+    """What the engine hears in the clips, as soon as may be: `measure`'s reports of them, their latencies meaningless.
+
+    Args:
+        batch: clips given to it at once.
+        processes: that share the clips and this machine's cores. (Two on one core each hear more than one on two:
+            nothing waits for another thread.)
+
+    Raises:
+        as `listen`.
+    """
+    shares = [requests[first::processes] for first in range(processes)]
+    manifests = [{"clips": share, "batch": batch, "warm_up": False} for share in shares if share]
+    threads = max(1, physical_cores() // processes)
+    clips: list[dict[str, Any]] = [{}] * len(requests)
+    for first, report in enumerate(_measure(engine, manifests, scratch, ["--threads", str(threads)], progress)):
+        clips[first::processes] = report["clips"]
+    return clips
+
+
+def _measure(engine: Path, manifests: list[dict[str, Any]], scratch: Path, flags: list[str], progress: Progress
+             ) -> list[dict[str, Any]]:
+    """Run `whisper_factory.measure` on each of the manifests, side by side, and return the reports."""
+    files = [(scratch / f"requests{number}.json", scratch / f"report{number}.json") for number in range(len(manifests))]
+    for manifest, (asked, _) in zip(manifests, files, strict=True):
+        asked.write_text(json.dumps(manifest), encoding="utf-8")
+    commands = [[sys.executable, "-c", CHILD.format(path=sys.path), str(engine), str(asked), str(report), "--progress",
+                 *flags] for asked, report in files]
+    total = sum(len(manifest["clips"]) for manifest in manifests)
+    code, lines = follow(commands, HEARD, progress, "clips", total=total)
     if code != 0:
         if code == UserError.exit_code and lines:  # a clip that cannot be read, say
             raise UserError(lines[-1].removeprefix("error: "))
         raise EnvironmentFault(f"the engine failed while being validated (exit code {code}): {' | '.join(lines)}")
-    data: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    manifest.unlink()
-    report.unlink()
-    return data
+    reports = [json.loads(report.read_text(encoding="utf-8")) for _, report in files]
+    for asked, report in files:
+        asked.unlink()
+        report.unlink()
+    return reports
 
 
-def _follow(command: list[str], advance: Advance) -> tuple[int, list[str]]:
-    """Run it, and advance by each clip that it says it heard; its exit code, and the last of what else it said."""
+def follow(commands: Sequence[list[str]], done: re.Pattern[str], progress: Progress, unit: str,
+           total: float | None = None, environment: dict[str, str] | None = None) -> tuple[int, list[str]]:
+    """Run commands, side by side, that say how far they are.
+
+    Args:
+        done: the lines by which they say that one more is done.
+        total: how many there are; None if nobody knows.
+        environment: None: this process's own.
+
+    Returns:
+        The exit code, of one that failed if any did, and the last of what else was said.
+    """
     last: deque[str] = deque(maxlen=LAST_LINES)
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors="replace") as child:
-        assert child.stdout is not None
+    reading, writing = os.pipe()  # one for all: lines are short, and each comes whole
+    children: list[subprocess.Popen[bytes]] = []
+    with progress(total, unit) as advance, open(reading, encoding="utf-8", errors="replace") as said:
         try:
-            for line in child.stdout:
-                if HEARD.fullmatch(line):
+            try:
+                for command in commands:
+                    children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
+                                                     env=environment))
+            finally:
+                os.close(writing)
+            for line in said:
+                if done.fullmatch(line):
                     advance(1)
                 elif line.strip():
                     last.append(line.rstrip())
-            return child.wait(), list(last)
-        except BaseException:  # an interruption, say: it must not go on alone
-            child.kill()
+            codes = [child.wait() for child in children]
+            return next(filter(None, codes), 0), list(last)
+        except BaseException:  # an interruption, say: they must not go on alone
+            for child in children:
+                child.kill()
+                child.wait()
             raise

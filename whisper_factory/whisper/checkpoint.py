@@ -1,10 +1,11 @@
 """The canonical checkpoint: what convert writes and every backend builds from.
 
-    config.json         {"format": 1, "model", "dimensions", "precision"}
+    config.json         {"format": 1, "model", "dimensions", "precision"}, and "calibration" where there was one
     model.safetensors   OpenAI's tensor names; a quantised X.weight has X.scale beside it
 
 A quantised X.weight is int8 [out, in], or uint8 [out, in / 2] with two 4-bit integers a byte, and X.scale is
-float32 [out] (quantization/weight_only.py has the definition). Everything else is of the precision's dtype.
+float32 [out], or [out, groups] where neighbours of a row share one (quantization/weight_only.py and groups.py have the
+definitions). Layers that the precision keeps are int8 with a scale a row. Everything else is of the precision's dtype.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from whisper_factory import safetensors_io, threads
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
 from whisper_factory.progress import BYTES, Advance, Progress, silent
-from whisper_factory.quantization import weight_only
+from whisper_factory.quantization import groups, weight_only
 from whisper_factory.whisper.dimensions import Dimensions
 from whisper_factory.whisper.readers import Weights
 from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
@@ -39,8 +40,22 @@ def scale_name(name: str) -> str:
     return name.removesuffix(".weight") + ".scale"
 
 
+def layer_name(name: str) -> str:
+    """X for X.weight."""
+    return name.removesuffix(".weight")
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration chose for the weights of a model."""
+
+    integers: Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]]  # of X.weight: [out, in] in [-8, 7], [out]
+    biases: Mapping[str, NDArray[np.float32]]
+    about: Mapping[str, Any]  # how: the method, and the digest and the names of the clips
+
+
 def write_checkpoint(directory: Path, model: str, precision: Precision, weights: Weights,
-                     progress: Progress = silent) -> None:
+                     progress: Progress = silent, calibrated: Calibrated | None = None) -> None:
     """Write a checkpoint into `directory` (made if missing), the same bytes for the same weights.
 
     Integers are made from float16-rounded weights, so that a float16 and a float32 source of one model
@@ -48,6 +63,7 @@ def write_checkpoint(directory: Path, model: str, precision: Precision, weights:
 
     Args:
         progress: of the bytes.
+        calibrated: integers, scales and biases to write instead of those that the weights alone make.
 
     Raises:
         UserError: a tensor holds NaN or infinity, or values that float16 cannot hold.
@@ -57,14 +73,17 @@ def write_checkpoint(directory: Path, model: str, precision: Precision, weights:
         "format": FORMAT,
         "model": model,
         "dimensions": asdict(weights.dimensions),
-        "precision": asdict(precision),
+        "precision": precision.to_dict(),
     }
+    if calibrated:
+        config["calibration"] = calibrated.about
+        weights = Weights(weights.dimensions, {**weights.tensors, **calibrated.biases})
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (directory / CONFIG).write_text(text, encoding="utf-8")
     shapes = tensor_shapes(weights.dimensions)
     layout = _layout(shapes, precision)
     with progress(safetensors_io.size(layout), BYTES) as advance:
-        stored = _stored(weights, sorted(shapes), precision, advance)
+        stored = _stored(weights, sorted(shapes), precision, advance, calibrated)
         safetensors_io.write(directory / TENSORS, layout, stored)
 
 
@@ -75,26 +94,44 @@ def _layout(shapes: Mapping[str, tuple[int, ...]], precision: Precision) -> safe
             layout[name] = (precision.dtype, shape)
             continue
         rows, columns = shape
-        layout[name] = ("int8", shape) if precision.bits == 8 else ("uint8", (rows, columns // 2))
-        layout[scale_name(name)] = ("float32", (rows,))
+        layer = layer_name(name)
+        layout[name] = ("int8", shape) if precision.bits_of(layer) == 8 else ("uint8", (rows, columns // 2))
+        scales = precision.scales_of(layer, columns)
+        layout[scale_name(name)] = ("float32", (rows, scales) if _grouped(precision, layer) else (rows,))
     return layout
 
 
-def _stored(weights: Weights, names: list[str], precision: Precision, advance: Advance
-            ) -> Iterator[tuple[str, NDArray[Any]]]:
+def _grouped(precision: Precision, layer: str) -> int:
+    """The size of the groups of a layer's rows; 0: it has a scale a row."""
+    return 0 if layer in precision.keep else precision.group_size
+
+
+def _stored(weights: Weights, names: list[str], precision: Precision, advance: Advance,
+            calibrated: Calibrated | None) -> Iterator[tuple[str, NDArray[Any]]]:
     def made(name: str) -> list[tuple[str, NDArray[Any]]]:
-        value = _cast(name, weights.tensors[name], precision.dtype)
+        value = cast(name, weights.tensors[name], precision.dtype)
+        if calibrated and name in calibrated.integers:
+            q, scale = calibrated.integers[name]
+            return [(name, weight_only.pack_int4(q)), (scale_name(name), scale)]
         if not (precision.bits and is_quantized(name)):
             return [(name, value)]
-        q, scale = weight_only.quantize(value, precision.bits)
-        return [(name, q if precision.bits == 8 else weight_only.pack_int4(q)), (scale_name(name), scale)]
+        layer = layer_name(name)
+        bits = precision.bits_of(layer)
+        size = _grouped(precision, layer)
+        q, scale = groups.quantize(value, bits, size) if size else weight_only.quantize(value, bits)
+        return [(name, q if bits == 8 else weight_only.pack_int4(q)), (scale_name(name), scale)]
 
     for tensors in threads.ahead(made, names):
         yield from tensors
         advance(sum(array.nbytes for _, array in tensors))  # they are written: the next ones were asked for
 
 
-def _cast(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+def cast(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """A tensor as a checkpoint holds it.
+
+    Raises:
+        UserError: it holds NaN or infinity, or values that float16 cannot hold.
+    """
     with np.errstate(over="ignore"):  # looked for below, and said with the tensor's name
         value: NDArray[Any] = array.astype(dtype, copy=False)
     if _is_finite(value):
@@ -136,7 +173,7 @@ class Checkpoint:
             if config["format"] != FORMAT:
                 raise UserError(f"{path}: checkpoint format {config['format']}, this version reads {FORMAT}; "
                                 "convert it again")
-            dimensions, precision = Dimensions(**config["dimensions"]), Precision(**config["precision"])
+            dimensions, precision = Dimensions(**config["dimensions"]), Precision.from_dict(config["precision"])
             raw = safetensors_io.Tensors(directory / TENSORS)
             model = str(config["model"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -157,8 +194,10 @@ class Checkpoint:
         return self.raw[name] if stored is None else weight_only.dequantize(*stored)
 
     def quantized(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
-        """The integers int8 [out, in] (unpacked) and scales float32 [out] of X.weight; None if it is a float."""
+        """The integers int8 [out, in] (unpacked) of X.weight, and its scales float32 [out], or [out, groups]; None if
+        it is a float."""
         if not (self.precision.bits and is_quantized(name)):
             return None
         q = self.raw[name]
-        return (q if self.precision.bits == 8 else weight_only.unpack_int4(q)), self.raw[scale_name(name)]
+        eight = self.precision.bits_of(layer_name(name)) == 8
+        return (q if eight else weight_only.unpack_int4(q)), self.raw[scale_name(name)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import Dimensions
 from whisper_factory.whisper.languages import LANGUAGES, resolve_language
+from whisper_factory.whisper.splitting import pieces
 from whisper_factory.whisper.vocabulary import RankFile
 
 TASKS = ("transcribe", "translate")
@@ -140,6 +141,10 @@ class Tokenizer:
     def blank_tokens(self) -> tuple[int, ...]:
         """Tokens that may not come first: a lone space, and the end."""
         return (*self.ranks.merge(b" "), self.eot)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text, as OpenAI's; what looks like a special token is text."""
+        return [token for piece in pieces(text) for token in self.ranks.merge(piece.encode())]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of tokens; special tokens and timestamps are dropped, broken UTF-8 is replaced."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ PRECISIONS = {
     "float16": Precision("float16", 0, "float16"),
     "int8": Precision("int8", 8, "float16"),
     "int4": Precision("int4", 4, "float16"),
+    "int4_g128": Precision("int4_g128", 4, "float16", 128),
+    "int4_g32": Precision("int4_g32", 4, "float16", 32),
+    "mixed": Precision("int4_g32", 4, "float16", 32, (
+        "encoder.blocks.1.mlp.2", "decoder.blocks.0.attn.query", "decoder.blocks.0.attn.key",
+        "decoder.blocks.0.attn.value", "decoder.blocks.0.cross_attn.key", "decoder.blocks.1.mlp.0")),
 }
 
 
@@ -40,7 +46,8 @@ def build(checkpoint: Path, out: Path, **spec: Any) -> Path:
     """Build an engine into `out`, made here."""
     out.mkdir(parents=True)
     opened = Checkpoint.open(checkpoint)
-    onnxruntime.build(checkpoint, make_spec(opened.dimensions, opened.precision.name, **spec), out, lambda line: None)
+    declared = replace(make_spec(opened.dimensions, **spec), precision=opened.precision)
+    onnxruntime.build(checkpoint, declared, out, lambda line: None)
     return out
 
 
@@ -51,7 +58,7 @@ def respecified(engine: Path, out: Path, **spec: Any) -> Path:
         if file.name != "engine.json":
             (out / file.name).symlink_to(file)
     old = EngineSpec.load(engine)
-    make_spec(old.dimensions, old.precision.name, **spec).save(out)
+    replace(make_spec(old.dimensions, **spec), precision=old.precision).save(out)
     return out
 
 

@@ -20,7 +20,7 @@ def spec(dims: dict[str, Any] | None = None, **changes: Any) -> EngineSpec:
     return make_spec(tiny_dimensions(**(dims or {})), **changes)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "int4", "int4_g128", "int4_g32", "mixed"])
 def test_what_can_be_built(precision: str) -> None:
     onnxruntime.check(spec(precision=precision))
     onnxruntime.check(spec(precision=precision, end_anchor=0, max_input_len=750, margin_frames=100, mode="paged"))
@@ -50,6 +50,10 @@ def test_what_can_be_built(precision: str) -> None:
         (replace(spec(), kv_cache=KVCache("pagde", 64)), "did you mean 'paged'"),  # type: ignore[arg-type]
         (replace(spec(), precision=Precision("int5", 5, "float16")), "no precision 'int5' of 5 bits.*int4"),
         (replace(spec(), precision=Precision("int4", 8, "float16")), "no precision 'int4' of 8 bits"),
+        (replace(spec(), precision=Precision("int4", 4, "float16", 64)), "'int4' of 4 bits in groups of 64; "),
+        (replace(spec(), precision=Precision("int4_g32", 4, "float16")), "no precision 'int4_g32' of 4 bits; "),
+        (spec({"n_audio_state": 192, "n_text_state": 192}, precision="int4_g128"),
+         "int4_g128: an inner dimension of 192 is not a multiple of 128; choices: precision=int4"),
     ],
 )
 def test_what_cannot(wrong: EngineSpec, words: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
 from whisper_factory.backends.onnxruntime.pack import matmul_nbits, pack_integers, repeat_scales
+from whisper_factory.quantization.weight_only import dequantize
 
 
 @given(bits=st.sampled_from([8, 4]), block=st.sampled_from([16, 32]), rows=st.integers(1, 4),
@@ -30,15 +31,17 @@ def test_integers_come_back(bits: int, block: int, rows: int, blocks: int, seed:
 
 def test_scales_are_repeated() -> None:
     assert repeat_scales(np.array([1, 2], np.float32), 3).tolist() == [1, 1, 1, 2, 2, 2]
+    assert repeat_scales(np.array([[1, 2, 3], [4, 5, 6]], np.float32), 3).tolist() == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("ins", [48, 384])  # blocks of 16 and of 128
-def test_the_operator_multiplies_by_them(tmp_path: Path, bits: int, ins: int) -> None:
+@pytest.mark.parametrize(("ins", "group"), [(48, 0), (384, 0), (384, 128), (384, 32)])  # 0: blocks of 16 and of 128
+def test_the_operator_multiplies_by_them(tmp_path: Path, bits: int, ins: int, group: int) -> None:
     """One-hot activations survive accuracy level 4 but for a rounding, so every weight is read exactly."""
     rng, outs = np.random.default_rng(bits), 40
     q = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (outs, ins), dtype=np.int8)
-    scale, bias = rng.random(outs, np.float32) + 0.5, rng.random(outs, np.float32)
+    bias = rng.random(outs, np.float32)
+    scale = rng.random((outs, ins // group) if group else outs, np.float32) + 0.5
     with WeightFile(tmp_path / "g.weights") as weights:
         graph = Graph("g", weights)
         y = matmul_nbits(graph, graph.input("x", np.float32, ["n", ins]), "linear", q, scale, bits, bias)
@@ -46,5 +49,5 @@ def test_the_operator_multiplies_by_them(tmp_path: Path, bits: int, ins: int) ->
         graph.save(tmp_path / "g.onnx")
     session = ort.InferenceSession(str(tmp_path / "g.onnx"), providers=["CPUExecutionProvider"])
     for x in (np.eye(ins, dtype=np.float32), np.eye(ins, dtype=np.float32)[5:6]):
-        expected = x @ (q * scale[:, None]).T + bias
+        expected = x @ dequantize(q, scale).T + bias
         np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-5, atol=1e-4)

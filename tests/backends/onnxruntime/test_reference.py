@@ -66,7 +66,7 @@ def test_short_window_ends_in_the_anchor(engine: OnnxRuntimeEngine, model: Whisp
     np.testing.assert_allclose(logits, next_logits(model, np.tile(PROMPT, (2, 1)), expected), atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "mixed"])
 def test_anchor_is_the_same_from_other_kernels(
     checkpoints: Callable[[str], Path], engines: Callable[[str], Path], precision: str
 ) -> None:
@@ -120,7 +120,8 @@ def test_beams(real_engine: Path, model: Whisper, tmp_path: Path) -> None:
         np.testing.assert_allclose(utterance.decode(again), expected, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize(("precision", "limit"), [("float16", 1e-3), ("int8", 0.1), ("int4", 0.1)])
+@pytest.mark.parametrize(("precision", "limit"), [
+    ("float16", 1e-3), ("int8", 0.1), ("int4", 0.1), ("int4_g128", 0.1), ("int4_g32", 0.1), ("mixed", 0.1)])
 def test_other_precisions(checkpoints: Callable[[str], Path], engines: Callable[[str], Path], precision: str,
                           limit: float) -> None:
     """Engines of integers against OpenAI's model of the dequantised weights: they differ by what accuracy level 4

@@ -41,7 +41,7 @@ def engine(directories: Lookup) -> CudaEngine:
     return on_the_cpu(directories("float16"))
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["float16", "int8", "int4", "int4_g32"])
 def test_logits_are_those_of_openais_model(directories: Lookup, checkpoints: Lookup, precision: str) -> None:
     """Prompt, steps, and rows that become beams and change places."""
     loaded, model = on_the_cpu(directories(precision)), openai_model(checkpoints(precision))

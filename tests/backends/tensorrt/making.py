@@ -29,7 +29,8 @@ def declared(precision: str = "int8", capability: str = "8.9", device: str = "rt
 
 def packed(spec: EngineSpec, directory: Path) -> Path:
     """What `pack` makes of random weights, in packed/."""
-    checkpoint = make_checkpoint(directory / "checkpoint", tiny_weights(), spec.precision.name)
+    name = next(name for name, made in PRECISIONS.items() if made == spec.precision)
+    checkpoint = make_checkpoint(directory / "checkpoint", tiny_weights(), name)
     out = directory / "packed"
     out.mkdir(parents=True)
     tensorrt.pack(checkpoint, spec, out, lambda line: None)

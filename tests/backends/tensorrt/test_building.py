@@ -19,6 +19,7 @@ from tests.backends.tensorrt.making import declared, gpu, packed
 from whisper_factory.backends import tensorrt
 from whisper_factory.backends.tensorrt import building, compile, flavours
 from whisper_factory.backends.tensorrt.adapter import Library
+from whisper_factory.backends.tensorrt.footprint import weights
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, UserError
 
@@ -48,6 +49,17 @@ def failing(source: Path, spec: EngineSpec, directory: Path) -> str:
     with pytest.raises(EnvironmentFault) as error:
         tensorrt.build(source, spec, out, lambda line: None, directory / "failed")
     return str(error.value)
+
+
+@pytest.mark.parametrize("precision", ["int4_g128", "int4_g32", "mixed"])
+def test_groups_and_layers_of_8_bits_are_compiled(precision: str, tmp_path: Path) -> None:
+    """TensorRT's parser takes their scales, and holds the integers as they are: the plan's bytes."""
+    spec = declared(precision)
+    report = json.loads((making.built(precision, tmp_path) / "build.json").read_text(encoding="utf-8"))["stages"]
+    planned = weights(spec)
+    assert report["encoder"]["weights_bytes"] == pytest.approx(planned["encoder"], rel=0.01)
+    assert report["decoder"]["weights_bytes"] == pytest.approx(planned["decoder"] + planned["embedding"], rel=0.01)
+    assert planned["encoder"] > weights(declared("int4"))["encoder"] or precision == "int4_g128"
 
 
 def test_an_engine_directory(engine: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from tests.backends.onnxruntime.making import make_checkpoint
 from tests.tiny_model import tiny_weights
 from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
 from whisper_factory.backends.tensorrt.dialect import TensorRTDialect
+from whisper_factory.quantization.weight_only import dequantize
 from whisper_factory.whisper.checkpoint import Checkpoint
 
 
@@ -20,21 +21,23 @@ def matrix(directory: Path, precision: str, q: np.ndarray, scale: np.ndarray) ->
     checkpoint = Checkpoint.open(make_checkpoint(directory / "checkpoint", tiny_weights(), precision))
     with WeightFile(directory / "g.weights") as weights:
         graph = Graph("g", weights, 21, contrib=False)
-        made = TensorRTDialect(graph, checkpoint).quantized("linear", q, scale)
+        made = TensorRTDialect(graph, checkpoint).quantized("linear", q, scale, 8 if precision == "int8" else 4)
         graph.output(made, np.float16, q.shape[::-1])
         graph.save(directory / "g.onnx")
     return onnx.load(str(directory / "g.onnx"))
 
 
-@pytest.mark.parametrize(("precision", "top"), [("int8", 128), ("int4", 8)])
-@pytest.mark.parametrize("ins", [64, 384])
-def test_a_matrix_is_integers_times_scales(tmp_path: Path, precision: str, top: int, ins: int) -> None:
+@pytest.mark.parametrize(("precision", "top", "group"), [
+    ("int8", 128, 0), ("int4", 8, 0), ("int4_g128", 8, 128), ("int4_g32", 8, 32)])
+@pytest.mark.parametrize("ins", [128, 384])
+def test_a_matrix_is_integers_times_scales(tmp_path: Path, precision: str, top: int, group: int, ins: int) -> None:
     rng = np.random.default_rng(top)
-    q, scale = rng.integers(-top, top, (6, ins), dtype=np.int8), rng.random(6, np.float32) + 0.1
+    q = rng.integers(-top, top, (6, ins), dtype=np.int8)
+    scale = rng.random((6, ins // group) if group else 6, np.float32) + 0.1
     model = matrix(tmp_path, precision, q, scale)
     (found,) = onnx.reference.ReferenceEvaluator(model).run(None, {})
     assert found.dtype == np.float16
-    np.testing.assert_allclose(found.astype(np.float32), (q * scale[:, None]).T, rtol=2e-3)
+    np.testing.assert_allclose(found.astype(np.float32), dequantize(q, scale).T, rtol=2e-3)
 
 
 def test_a_row_of_zeros_has_a_scale_all_the_same(tmp_path: Path) -> None:

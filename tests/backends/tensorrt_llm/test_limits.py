@@ -48,6 +48,15 @@ def test_precisions(precision: Precision) -> None:
     assert "choices: float16, int8, int4" in said
 
 
+def test_one_scale_an_output_channel_and_one_algorithm_for_all_layers() -> None:
+    said = refusal(replace(declared(), precision=Precision("int4_g32", 4, "float16", 32)))
+    assert "int4_g32: TensorRT-LLM's weight-only kernels (W4A16) take one scale an output channel" in said
+    assert "use precision=int4, or backend=onnxruntime or tensorrt" in said
+    mixed = refusal(replace(declared(), precision=Precision("int4", 4, "float16", keep=("encoder.blocks.0.mlp.0",))))
+    assert "precision.keep" in mixed
+    assert "use precision=int8" in mixed
+
+
 @pytest.mark.parametrize(("changes", "said"), [
     ({"n_audio_state": 192, "n_audio_head": 3}, "n_audio_state 192 is not n_text_state 128"),
     ({"n_audio_ctx": 750}, "n_audio_ctx 750 is not 1500"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from whisper_factory.engine_spec import EngineSpec
-from whisper_factory.errors import UserError
+from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 BLOCKS = (128, 64, 32, 16)  # weights that share a scale, best first: what MatMulNBits takes
+PRECISIONS = {"float32": (0, 0), "float16": (0, 0), "int8": (8, 0), "int4": (4, 0), "int4_g128": (4, 128),
+              "int4_g32": (4, 32)}  # name -> bits, neighbours that share a scale (0: a whole row)
 HEAD_MULTIPLE = 8  # of a head's size, for fused attention
 
 
@@ -21,6 +23,20 @@ def block_size(in_features: int) -> int:
             return block
     raise UserError(f"an inner dimension of {in_features} fits no block of quantised weights; "
                     f"choices: a multiple of {BLOCKS[-1]}, or precision=float32 or float16")
+
+
+def check_precision(spec: EngineSpec) -> None:
+    """Raise UserError for weights that the graphs have no spelling for."""
+    precision, state = spec.precision, spec.dimensions.n_audio_state
+    if PRECISIONS.get(precision.name) != (precision.bits, precision.group_size):
+        groups = f" in groups of {precision.group_size}" if precision.group_size else ""
+        raise UserError(f"backend '{spec.backend}' has no precision '{precision.name}' of {precision.bits} bits"
+                        f"{groups}; {choices(precision.name, PRECISIONS)}")
+    if precision.group_size and state % precision.group_size:
+        raise UserError(f"precision={precision.name}: an inner dimension of {state} is not a multiple of "
+                        f"{precision.group_size}; choices: precision=int4, precision=int8, or a group that divides it")
+    if precision.bits:
+        block_size(state)
 
 
 def check_dimensions(spec: EngineSpec) -> None:

@@ -6,10 +6,13 @@ measures, which is all but the libraries: its table in README shows how far the 
 
 from __future__ import annotations
 
+from math import prod
+
 from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
 from whisper_factory.memory import CROSS_KV, LIBRARIES, MB, SELF_KV, Part
+from whisper_factory.quantization import mixed
 from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_FRAMES
 from whisper_factory.whisper.runaway import token_budget
 
@@ -80,11 +83,30 @@ def _weights(spec: EngineSpec) -> tuple[int, int, int]:
     bits = spec.precision.bits
     if not bits:
         return FLOAT * (linear[0] + floats[0]), FLOAT * (linear[1] + floats[1]), FLOAT * head
-    block = block_size(state)
+    whole = block_size(state)
+    block = spec.precision.group_size or whole
     blocks = (state if bits == 8 else block, block)  # a scale and a sum of each; in the 8-bit encoder of each row
-    encoder, decoder = (count * bits // 8 + 2 * FLOAT * count // size + FLOAT * rest
-                        for count, size, rest in zip(linear, blocks, floats, strict=True))
-    return encoder, decoder, head + 2 * FLOAT * head // block
+    encoder, decoder = (_packed(count - eight, bits, size) + _packed(eight, 8, whole) + FLOAT * rest
+                        for count, eight, size, rest in zip(linear, _kept(spec), blocks, floats, strict=True))
+    return encoder, decoder, _packed(head, 8, whole)
+
+
+def _packed(weights: int, bits: int, block: int) -> int:
+    """Bytes of integers, with a float32 scale and sum for each block."""
+    return weights * bits // 8 + 2 * FLOAT * weights // block
+
+
+def _kept(spec: EngineSpec) -> tuple[int, int]:
+    """Weights of a 4-bit engine that have 8 bits, in the encoder's graph and in the decoder's."""
+    encoder = decoder = 0
+    for layer, shape in mixed.layers(spec.dimensions).items():
+        if layer not in spec.precision.keep:
+            continue
+        if layer.startswith("encoder.") or layer.endswith((".cross_attn.key", ".cross_attn.value")):
+            encoder += prod(shape)
+        else:
+            decoder += prod(shape)
+    return encoder, decoder
 
 
 def _caches(spec: EngineSpec, turn_frames: int | None) -> tuple[int, int, tuple[int, int]]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from whisper_factory.backends.onnx_graph.limits import block_size, check_dimensions
+from whisper_factory.backends.onnx_graph.limits import check_dimensions, check_precision
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError, choices
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
-PRECISIONS = {"float32": 0, "float16": 0, "int8": 8, "int4": 4}  # name -> bits
-
 
 def check(spec: EngineSpec) -> None:
     """Raise UserError for a combination that cannot be built here."""
-    precision, profile, cache = spec.precision, spec.profile, spec.kv_cache
-    if PRECISIONS.get(precision.name) != precision.bits:
-        raise UserError(f"backend 'onnxruntime' has no precision '{precision.name}' of {precision.bits} bits; "
-                        f"{choices(precision.name, PRECISIONS)}")
+    profile, cache = spec.profile, spec.kv_cache
+    check_precision(spec)
     if cache.mode not in ("contiguous", "paged"):
         raise UserError(f"backend 'onnxruntime' has no KV cache '{cache.mode}'; "
                         f"{choices(cache.mode, ('contiguous', 'paged'))}")
@@ -36,6 +32,4 @@ def check(spec: EngineSpec) -> None:
         raise UserError(f"kv_cache.max_pages={cache.max_pages} cannot hold the beginnings of {spec.max_rows} sequences "
                         f"(max_batch_size times max_beam_width); choices: {sizes.least_pages(spec)} or more "
                         f"({sizes.most_pages(spec)} are enough for everything), or null for enough")
-    if precision.bits:
-        block_size(spec.dimensions.n_audio_state)
     check_dimensions(spec)

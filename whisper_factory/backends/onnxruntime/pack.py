@@ -15,7 +15,7 @@ they cost at either level. By ONNX Runtime's release notes it has 8-bit kernels 
 from 1.23 (only x86-64 was run). The rounding differs a little between processors and releases, so the same int8
 engine may choose another of two near-equal tokens elsewhere. Blocks of 128 are the fastest, and their scales the
 smallest (blocks of 32 agreed on as many clips); as the checkpoint has one scale a row, every block of a row gets
-the same.
+the same. int4_g32 and int4_g128 have their groups for blocks.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def pack_integers(q: NDArray[np.int8], bits: int, block: int) -> NDArray[np.uint
 
 
 def repeat_scales(scale: NDArray[np.float32], blocks: int) -> NDArray[np.float32]:
-    """One scale an output channel -> one a block, [out * blocks]: every block of a channel has the same."""
-    return np.repeat(scale, blocks)
+    """One scale an output channel -> one a block, [out * blocks]: every block of a channel has the same. Scales of
+    groups, [out, blocks], are as they are."""
+    return scale.reshape(-1) if scale.ndim == 2 else np.repeat(scale, blocks)
 
 
 def float_weight(graph: Graph, checkpoint: Checkpoint, name: str, array: NDArray[Any] | None = None) -> str:
@@ -68,7 +69,8 @@ def float_weight(graph: Graph, checkpoint: Checkpoint, name: str, array: NDArray
 
 
 def side_by_side(checkpoint: Checkpoint, modules: Sequence[str]) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
-    """Integers [sum of outs, in] and scales [sum of outs] of layers with one input; None if they are floats."""
+    """Integers [sum of outs, in] and scales [sum of outs] (or [sum of outs, groups]) of layers with one input; None if
+    they are floats."""
     found = [part for module in modules if (part := checkpoint.quantized(f"{module}.weight")) is not None]
     if not found:
         return None
@@ -85,9 +87,9 @@ def biases(checkpoint: Checkpoint, modules: Sequence[str]) -> NDArray[np.float32
 
 def matmul_nbits(graph: Graph, x: str, name: str, q: NDArray[np.int8], scale: NDArray[np.float32], bits: int,
                  bias: NDArray[Any] | None = None) -> str:
-    """x [..., in] times quantised weights [out, in], scaled per output channel, plus a bias [out]."""
+    """x [..., in] times quantised weights [out, in], scaled per output channel or group of it, plus a bias [out]."""
     outs, ins = q.shape
-    block = block_size(ins)
+    block = ins // scale.shape[1] if scale.ndim == 2 else block_size(ins)
     inputs = [x, graph.weight(f"{name}.weight", pack_integers(q, bits, block)),
               graph.weight(f"{name}.scale", repeat_scales(scale, ins // block))]
     if bias is not None:
@@ -105,7 +107,8 @@ def linear(graph: Graph, checkpoint: Checkpoint, x: str, name: str, modules: Seq
     """
     modules = modules or (name,)
     if found := side_by_side(checkpoint, modules):
-        return matmul_nbits(graph, x, name, *found, checkpoint.precision.bits, biases(checkpoint, modules))
+        bits = checkpoint.precision.bits_of(modules[0])  # those of one product keep their bits together
+        return matmul_nbits(graph, x, name, *found, bits, biases(checkpoint, modules))
     weights = [checkpoint.tensor(f"{module}.weight") for module in modules]
     bias = biases(checkpoint, modules)
     weight = float_weight(graph, checkpoint, f"{name}.weight", np.concatenate(weights).T)  # [in, out]

@@ -65,14 +65,15 @@ class CudaDialect:
     def _product(self, x: str, name: str, modules: Sequence[str], output: str) -> str:
         """x times the matrices of layers side by side, without their biases."""
         if found := side_by_side(self.checkpoint, modules):
-            return self._integers(x, name, *found, output)
+            return self._integers(x, name, *found, self.checkpoint.precision.bits_of(modules[0]), output)
         weights = [self.checkpoint.tensor(f"{module}.weight") for module in modules]
         matrix = self.graph.weight(f"{name}.weight", np.concatenate(weights).T)  # [in, out]
         return self.graph.node("MatMul", [x, matrix], output)
 
-    def _integers(self, x: str, name: str, q: NDArray[np.int8], scale: NDArray[np.float32], output: str) -> str:
-        (outs, ins), bits = q.shape, self.checkpoint.precision.bits
-        block = block_size(ins)
+    def _integers(self, x: str, name: str, q: NDArray[np.int8], scale: NDArray[np.float32], bits: int, output: str
+                  ) -> str:
+        outs, ins = q.shape
+        block = ins // scale.shape[1] if scale.ndim == 2 else block_size(ins)
         inputs = [x, self.graph.weight(f"{name}.weight", pack_integers(q, bits, block)),
                   self.graph.weight(f"{name}.scale", repeat_scales(scale, ins // block).astype(np.float16))]
         return self.graph.node("MatMulNBits", inputs, output, CONTRIB, K=ins, N=outs, bits=bits,

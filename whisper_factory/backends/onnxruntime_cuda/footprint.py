@@ -8,7 +8,7 @@ from math import prod
 from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.backends.onnxruntime_cuda import logmel
 from whisper_factory.backends.onnxruntime_cuda.limits import MOST_GRAPHS, STEP_FRAMES, TOGETHER
-from whisper_factory.engine_spec import LEAST_FRAMES, LONGEST_PROMPT, EngineSpec
+from whisper_factory.engine_spec import LEAST_FRAMES, LONGEST_PROMPT, EngineSpec, Precision
 from whisper_factory.memory import CROSS_KV, MB, SELF_KV, Part
 from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
 
@@ -25,7 +25,7 @@ def weights(spec: EngineSpec) -> dict[str, int]:
     and the token "embedding", which is the output head too and there once."""
     sums = {"encoder": spec.profile.end_anchor * spec.dimensions.n_audio_state * HALF, "decoder": 0, "embedding": 0}
     for name, shape in tensor_shapes(spec.dimensions).items():
-        sums[_part(name)] += _stored(name, shape, spec.precision.bits)
+        sums[_part(name)] += _stored(name, shape, spec.precision)
     return sums
 
 
@@ -37,9 +37,12 @@ def _part(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _stored(name: str, shape: tuple[int, ...], bits: int) -> int:
-    if bits and is_quantized(name):
-        return prod(shape) * bits // 8 + prod(shape) // block_size(shape[1]) * HALF
+def _stored(name: str, shape: tuple[int, ...], precision: Precision) -> int:
+    if precision.bits and is_quantized(name):
+        layer = name.removesuffix(".weight")
+        groups = precision.scales_of(layer, shape[1])
+        scales = groups if groups > 1 else shape[1] // block_size(shape[1])
+        return prod(shape) * precision.bits_of(layer) // 8 + shape[0] * scales * HALF
     return prod(shape) * HALF
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from whisper_factory.backends.onnx_graph.limits import block_size, check_dimensions
+from whisper_factory.backends.onnx_graph.limits import check_dimensions, check_precision
 from whisper_factory.engine_spec import EngineSpec, KVMode
 from whisper_factory.errors import UserError, choices
 
-PRECISIONS = {"float16": 0, "int8": 8, "int4": 4}  # name -> bits
+PRECISIONS = ("float16", "int8", "int4", "int4_g128", "int4_g32")
 ASKED = "backend.provider=cuda"
 TOGETHER = 8  # windows that are encoded at once: more would take memory, and gain nothing
 MOST_GRAPHS = 256  # captured; what comes after them runs without
@@ -21,7 +21,8 @@ def kv_modes(spec: EngineSpec) -> tuple[KVMode, ...]:
 def check(spec: EngineSpec) -> None:
     """Raise UserError for a combination that cannot be built."""
     precision, profile = spec.precision, spec.profile
-    if PRECISIONS.get(precision.name) != precision.bits or precision.dtype != "float16":
+    check_precision(spec)
+    if precision.dtype != "float16":
         raise UserError(f"{ASKED} has no precision '{precision.name}' of {precision.bits} bits over "
                         f"{precision.dtype}: the GPU computes in float16; {choices(precision.name, PRECISIONS)}")
     if spec.kv_cache.mode not in kv_modes(spec):
@@ -31,6 +32,4 @@ def check(spec: EngineSpec) -> None:
         raise UserError(f"kv_cache.max_pages={spec.kv_cache.max_pages} goes with kv_cache=paged; leave it out")
     if min(profile.max_batch_size, profile.max_beam_width, profile.max_new_tokens) < 1:
         raise UserError("profile.max_batch_size, max_beam_width and max_new_tokens must each be 1 or more")
-    if precision.bits:
-        block_size(spec.dimensions.n_audio_state)
     check_dimensions(spec)

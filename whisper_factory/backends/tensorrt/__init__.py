@@ -8,7 +8,6 @@ runtime, with stand-ins that check what they are given. No GPU has run an engine
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +103,7 @@ def checkpoint_precision(spec: EngineSpec) -> Precision:
 
 def pack_params(spec: EngineSpec) -> dict[str, Any]:
     """What decides the graphs, beside the weights: the window and the batch do not."""
-    return {"precision": asdict(spec.precision), "capacity": spec.max_tokens, "end_anchor": spec.profile.end_anchor}
+    return {"precision": spec.precision.to_dict(), "capacity": spec.max_tokens, "end_anchor": spec.profile.end_anchor}
 
 
 def pack(checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],

@@ -2,8 +2,8 @@
 
 TensorRT keeps DequantizeLinear of a constant before a MatMul as it is: the engine holds the integers, and dequantises
 as it multiplies (benchmarks/tensorrt_builds.py shows their bytes). int8 has one scale an output channel. int4 wants one
-for each block of 128 along the inner dimension, so the channel's scale is repeated. Scales are float16, as
-TensorRT-LLM stores them.
+for each block of 128 along the inner dimension, so the channel's scale is repeated; groups are blocks as they are.
+Scales are float16, as TensorRT-LLM stores them.
 
 The output head stays in the float type of the rest, as the checkpoint has it. Integers for it were tried (a vocabulary
 of 51864 by 384, TensorRT for RTX 1.7.1): for one row the builder reserves 48 MB to dequantise the 20 MB of int8 weights
@@ -64,7 +64,7 @@ class TensorRTDialect:
         found = [part for part in parts if part is not None]
         if found:
             q, scale = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-            weight = self.quantized(name, q, scale)
+            weight = self.quantized(name, q, scale, self.checkpoint.precision.bits_of(modules[0]))
         else:
             weights = [self.checkpoint.tensor(f"{module}.weight") for module in modules]
             weight = self.graph.weight(f"{name}.weight", np.concatenate(weights).T)  # [in, out]
@@ -79,15 +79,17 @@ class TensorRTDialect:
                    else self.checkpoint.tensor(f"{module}.bias") for module in modules]
         return self.graph.weight(f"{name}.bias", np.concatenate(tensors).astype(self.dtype, copy=False))
 
-    def quantized(self, name: str, q: NDArray[np.int8], scale: NDArray[np.float32]) -> str:
-        """Integers [out, in], scaled per output channel, as a matrix [in, out]."""
-        if self.checkpoint.precision.bits == 8:
+    def quantized(self, name: str, q: NDArray[np.int8], scale: NDArray[np.float32], bits: int) -> str:
+        """Integers [out, in], with scales [out], or [out, groups], as a matrix [in, out]."""
+        if bits == 8:
             weight = self.graph.weight(f"{name}.weight", q.T)
             return self.graph.node("DequantizeLinear", [weight, self._scales(name, scale)], f"{name}.matrix", axis=1)
-        block = block_size(q.shape[1])
+        grouped = scale.ndim == 2
+        block = q.shape[1] // scale.shape[1] if grouped else block_size(q.shape[1])
         packed = pack_int4(np.ascontiguousarray(q.T))  # of two neighbours, the earlier is the low nibble
         weight = self.graph.external(f"{name}.weight", INT4, q.T.shape, self.graph.weights.append(packed))
-        scales = self._scales(name, np.repeat(scale[None, :], q.shape[1] // block, axis=0))
+        blocks = scale.T if grouped else np.repeat(scale[None, :], q.shape[1] // block, axis=0)
+        scales = self._scales(name, blocks)
         return self.graph.node("DequantizeLinear", [weight, scales], f"{name}.matrix", axis=0, block_size=block)
 
     def _scales(self, name: str, scale: NDArray[np.float32]) -> str:

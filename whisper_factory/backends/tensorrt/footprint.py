@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from whisper_factory.backends.onnx_graph.limits import block_size
-from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
+from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec, Precision
 from whisper_factory.memory import CROSS_KV, MB, SELF_KV, Part
 from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
 
@@ -28,7 +28,7 @@ def weights(spec: EngineSpec) -> dict[str, int]:
     width = 2 if spec.precision.dtype == "float16" else FLOAT
     sums = {"encoder": 0, "decoder": 0, "embedding": 0}
     for name, shape in tensor_shapes(spec.dimensions).items():
-        sums[_part(name)] += _stored(name, shape, spec.precision.bits, width)
+        sums[_part(name)] += _stored(name, shape, spec.precision, width)
     sums["encoder"] += spec.profile.end_anchor * spec.dimensions.n_audio_state * width
     return sums
 
@@ -41,9 +41,10 @@ def _part(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _stored(name: str, shape: tuple[int, ...], bits: int, width: int) -> int:
-    if bits and is_quantized(name):
-        scales = shape[0] if bits == 8 else prod(shape) // block_size(shape[1])
+def _stored(name: str, shape: tuple[int, ...], precision: Precision, width: int) -> int:
+    if precision.bits and is_quantized(name):
+        bits = precision.bits_of(name.removesuffix(".weight"))
+        scales = shape[0] if bits == 8 else prod(shape) // (precision.group_size or block_size(shape[1]))
         return prod(shape) * bits // 8 + scales * width
     norm = any(part in name for part in ("_ln.", ".ln.", ".ln_post."))
     return prod(shape) * (FLOAT if norm else width)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from whisper_factory.backends.onnx_graph.limits import check_dimensions
+from whisper_factory.backends.onnx_graph.limits import check_dimensions, check_precision
 from whisper_factory.backends.tensorrt import flavours
 from whisper_factory.backends.tensorrt.flavours import FULL, RTX, RTX_SERVES, Flavour
 from whisper_factory.engine_spec import LEAST_FRAMES, EngineSpec, KVMode, Target
-from whisper_factory.errors import UserError, choices
+from whisper_factory.errors import UserError
 
-PRECISIONS = {"float32": 0, "float16": 0, "int8": 8, "int4": 4}  # name -> bits
 CAPABILITY = re.compile(r"[1-9]\d?\.\d")
 ALIGNMENT = 256  # bytes: of the address of every tensor that TensorRT is given
 
@@ -62,9 +61,7 @@ def check(spec: EngineSpec) -> None:
         raise UserError(f"device.compute_capability={capability} is not two numbers and a dot; choices: "
                         f"{', '.join(RTX_SERVES)}, or another GPU's for the full TensorRT, as 8.7")
     precision, profile = spec.precision, spec.profile
-    if PRECISIONS.get(precision.name) != precision.bits:
-        raise UserError(f"backend 'tensorrt' has no precision '{precision.name}' of {precision.bits} bits; "
-                        f"{choices(precision.name, PRECISIONS)}")
+    check_precision(spec)
     if spec.kv_cache.mode not in kv_modes(spec):
         raise UserError(f"kv_cache={spec.kv_cache.mode}: backend 'tensorrt' binds its cache once, at its capacity; use "
                         f"kv_cache=contiguous")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +84,7 @@ def checkpoint_precision(spec: EngineSpec) -> Precision:
 def pack_params(spec: EngineSpec) -> dict[str, Any]:
     """What decides the packed bytes, beside the weights."""
     return {"version": release_of(spec).text, "compute_capability": target_of(spec).compute_capability,
-            "precision": asdict(spec.precision)}
+            "precision": spec.precision.to_dict()}
 
 
 def pack(checkpoint: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],

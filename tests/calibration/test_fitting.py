@@ -1,0 +1,67 @@
+"""One layer: the moments, the regression on drifted inputs, and the bias."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from whisper_factory.calibration import fitting
+from whisper_factory.calibration.fitting import Floats, Method, Moments
+
+NAME = "layer"
+
+
+def data(shift: float = 0.0, seed: int = 0) -> tuple[Floats, Floats, Floats]:
+    """A weight [24, 32], inputs [2000, 32] that hang together and have a mean, and the wanted outputs."""
+    rng = np.random.default_rng(seed)
+    strong = rng.standard_normal((2000, 32)) * np.geomspace(10, 0.1, 32)
+    x = (strong @ rng.standard_normal((32, 32)) + shift).astype(np.float32)
+    weight = rng.standard_normal((24, 32)).astype(np.float32)
+    return weight, x, x @ weight.T
+
+
+def error(found: fitting.Fitted, x: Floats, y: Floats) -> Floats:
+    made = found.rounded.q * found.rounded.scale[:, None]
+    wrong: Floats = x @ made.T + found.bias - y
+    return wrong
+
+
+def test_moments_of_parts_are_those_of_the_whole() -> None:
+    _, x, y = data()
+    whole, parts = Moments.of(x, {NAME: y}), Moments.of(x[:700], {NAME: y[:700]})
+    parts.add(Moments.of(x[700:], {NAME: y[700:]}))
+    np.testing.assert_allclose(parts.inputs, whole.inputs, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(parts.outputs[NAME], whole.outputs[NAME], rtol=1e-4, atol=1e-1)
+    assert Moments.of(x, {NAME: y}, 0.25).inputs[-1, -1] == 500
+
+
+@pytest.mark.parametrize("method", ["scale", "gptq"])
+def test_the_bias_takes_up_the_mean_of_the_error(method: Method) -> None:
+    weight, x, y = data(shift=3.0)
+    found = fitting.fit(weight, Moments.of(x, {NAME: y + 1}), NAME, method)
+    wrong = error(found, x, y + 1)
+    assert np.abs(wrong.mean(axis=0)).max() < 0.01 * np.abs(wrong).max()
+    assert found.rounded.q.dtype == np.int8
+    assert found.rounded.scale.dtype == np.float32
+
+
+def test_compensation_is_better_than_a_scale() -> None:
+    weight, x, y = data()
+    moments = Moments.of(x, {NAME: y})
+    by_scale, by_gptq = (np.square(error(fitting.fit(weight, moments, NAME, method), x, y)).mean()
+                         for method in ("scale", "gptq"))
+    assert by_gptq < 0.6 * by_scale
+
+
+def test_a_layer_makes_up_for_inputs_that_have_drifted() -> None:
+    weight, x, y = data()
+    drifted = x * np.linspace(0.7, 1.3, x.shape[1], dtype=np.float32)
+    asked = fitting.fit(weight, Moments.of(drifted, {NAME: y}), NAME, "gptq")
+    not_asked = fitting.fit(weight, Moments.of(drifted, {NAME: drifted @ weight.T}), NAME, "gptq")
+    assert np.square(error(asked, drifted, y)).mean() < 0.3 * np.square(error(not_asked, drifted, y)).mean()
+
+
+def test_scales_are_the_same_in_float16() -> None:
+    weight, x, y = data()
+    scale = fitting.fit(weight, Moments.of(x, {NAME: y}), NAME, "gptq").rounded.scale
+    np.testing.assert_array_equal(scale.astype(np.float16).astype(np.float32), scale)

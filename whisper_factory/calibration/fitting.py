@@ -1,0 +1,111 @@
+"""One linear layer: from what speech makes of its inputs and wanted outputs to integers, scales and a bias.
+
+The inputs are those of the model that is rounded so far, the wanted outputs those of the exact one: so a layer also
+makes up for what the layers before it have lost. With a few thousand positions that is a regression which could learn
+them by heart; `RIDGE` holds it to the exact weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_factory import threads
+from whisper_factory.quantization import compensated
+from whisper_factory.quantization.compensated import Rounded
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Method = Literal["scale", "gptq"]
+
+RIDGE = 0.03  # of the mean variance of an input: how much evidence it takes to move a weight
+PARTS = 2  # of a layer's rows
+ROUNDS, SWEEPS = 2, 2  # of integers and scales in turn; of the integers in each
+
+
+@dataclass
+class Moments:
+    """Sums over positions of inputs x [n, in] and, by layer, of wanted outputs y [n, out]; float64, [.., in + 1].
+
+    The last column is that of a constant 1: the sums themselves.
+    """
+
+    inputs: Doubles
+    outputs: dict[str, Doubles] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, x: Floats, outputs: Mapping[str, Floats], weight: float = 1.0) -> Moments:
+        """The moments of one window, each of whose positions counts `weight`."""
+        extended = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
+        found = cls((extended.T @ extended).astype(np.float64),
+                    {name: (y.T @ extended).astype(np.float64) for name, y in outputs.items()})
+        if weight != 1:
+            for sums in (found.inputs, *found.outputs.values()):
+                sums *= weight
+        return found
+
+    def add(self, other: Moments) -> None:
+        """Another window's moments."""
+        self.inputs += other.inputs
+        for name, sums in other.outputs.items():
+            self.outputs[name] += sums
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a layer becomes: its integers and scales, and its bias [out] (of no use to a key, which has none)."""
+
+    rounded: Rounded
+    bias: Floats
+
+
+def fit(weight: Floats, moments: Moments, name: str, method: Method, ridge: float = RIDGE) -> Fitted:
+    """Round a weight [out, in].
+
+    Raises:
+        compensated.SingularGram: the inputs' covariance cannot be used.
+    """
+    count = moments.inputs[-1, -1]
+    mean_x, mean_y = moments.inputs[:-1, -1] / count, moments.outputs[name][:, -1] / count
+    gram = moments.inputs[:-1, :-1] / count - np.outer(mean_x, mean_x)
+    shared = moments.outputs[name][:, :-1] / count - np.outer(mean_y, mean_x)
+    damped = compensated.damp(gram)
+    wanted = weight if method == "scale" else _regress(weight, gram, shared, ridge)
+    rounded = _round(wanted, damped, method)
+    made = rounded.q.astype(np.float64) * rounded.scale[:, None]
+    bias = (mean_y - made @ mean_x).astype(np.float32)
+    return Fitted(rounded, bias)
+
+
+def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Floats:
+    """The float weight whose outputs, on the inputs that there are, come nearest to the wanted ones."""
+    held = compensated.damp(gram, ridge)
+    missing = shared - weight @ gram
+    found: Floats = (weight + np.linalg.solve(held, missing.T).T).astype(np.float32)
+    return found
+
+
+def _round(wanted: Floats, gram: Doubles, method: Method) -> Rounded:
+    """The rows go through in PARTS at once; they have nothing to do with each other."""
+    narrow = gram.astype(np.float32)
+    factor = compensated.Factor.of(gram) if method == "gptq" else None
+
+    def rounded(rows: Floats) -> tuple[Floats, Floats]:
+        if factor is None:
+            scale = compensated.search_scales(rows, narrow)
+            return compensated.round_to(rows, scale), scale
+        scale = compensated.search_scales(rows, factor.left)
+        q = compensated.gptq(rows, factor, scale)
+        for _ in range(ROUNDS):
+            q = compensated.descend(rows, narrow, scale, q, SWEEPS)
+            scale = compensated.refit(rows, narrow, q, scale)
+        return q, scale
+
+    made = list(threads.ahead(rounded, np.array_split(wanted, PARTS)))
+    q, scale = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    # kernels hold scales in float16: what is measured here is then what they compute
+    return Rounded(q.astype(np.int8), scale.astype(np.float16).astype(np.float32))

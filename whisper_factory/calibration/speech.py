@@ -1,0 +1,160 @@
+"""Clips to windows: what the encoder sees of each, and which tokens the decoder is taught for it.
+
+Each clip once in a window as short as an engine would give it, then clips joined until they fill 30 s, so that both
+kinds of windows, short and long texts, and every position take part; and one window of silence, of which engines make
+their end anchor. Where nobody says what a clip's text is, the exact model's own transcript teaches.
+
+A decoder that only ever saw right texts does not know how to get out of a wrong one: with each clip it is also fed the
+text twice, another clip's text, and a text that begins to go round in circles. What it is to do there is what the exact
+model does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_factory import threads
+from whisper_factory.calibration import forward
+from whisper_factory.calibration.clips import Speech
+from whisper_factory.calibration.passing import Window
+from whisper_factory.engine_spec import LEAST_FRAMES, MARGIN_FRAMES
+from whisper_factory.whisper.audio import read_audio
+from whisper_factory.whisper.dimensions import HOP_LENGTH, WINDOW_FRAMES, Dimensions
+from whisper_factory.whisper.logmel import log_mel
+from whisper_factory.whisper.search import Suppression
+from whisper_factory.whisper.tokenizer import Tokenizer
+
+Floats = NDArray[np.float32]
+
+JOINED = 6  # windows of clips one after the other
+CIRCLES = 8  # times that some words of a text are repeated
+LONGEST_TEXT = 200  # tokens that a window teaches at most
+FASTEST = 8.0  # tokens a second: a transcript that is longer goes round in circles
+SILENCE = (-10.0 + 4.0) / 4.0  # log-mel of no sound at all
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A clip with its tokens, without prompt and end; and the language of its prompt."""
+
+    name: str
+    audio: Floats
+    tokens: list[int]
+    language: str | None
+
+
+def windows(speech: Sequence[Speech], tensors: Mapping[str, Floats], dimensions: Dimensions, tokenizer: Tokenizer,
+            seed: int, advance: Callable[[float], None] = lambda amount: None) -> list[Window]:
+    """All windows of a calibration.
+
+    Args:
+        speech: clips that can be read; of a longer one the first 30 s count, and the exact model's transcript of them.
+        tensors: the exact model.
+        seed: decides which clips are joined.
+        advance: told of each clip.
+
+    Raises:
+        UserError: a clip cannot be read.
+    """
+    teacher = _Teacher(tensors, dimensions, tokenizer)
+    heard = []
+    for found in threads.ahead(teacher.hear, speech):
+        heard.append(found)
+        advance(1)
+
+    rng = np.random.Generator(np.random.PCG64(seed))
+
+    def window(parts: Sequence[Heard], frames: int, wrong: Sequence[list[int]] = ()) -> Window:
+        tokens = [token for part in parts for token in part.tokens]
+        prompt = tokenizer.prompt(parts[0].language)
+        return Window("+".join(part.name for part in parts),
+                      log_mel(np.concatenate([part.audio for part in parts]), dimensions.n_mels, frames),
+                      tuple(np.asarray([*prompt, *text[:LONGEST_TEXT], tokenizer.eot], np.int64)
+                            for text in (tokens, *wrong)))
+
+    silence = Window("silence", np.full((dimensions.n_mels, WINDOW_FRAMES), SILENCE, np.float32), ())
+    joined = [window(parts, WINDOW_FRAMES) for parts in _joined(heard, rng)]
+    alone = [window([one], _frames(one.audio), _wrong(one.tokens, heard[place - 1].tokens, rng))
+             for place, one in enumerate(heard)]
+    return [silence, *alone, *joined]
+
+
+def _wrong(tokens: list[int], others: list[int], rng: np.random.Generator) -> list[list[int]]:
+    """A text twice, another's, and one that goes round in circles of one to four tokens from somewhere on."""
+    start, length = int(rng.integers(max(1, len(tokens)))), int(rng.integers(1, 5))
+    circle = tokens[start : start + length]
+    return [tokens * 2, others, tokens[:start] + CIRCLES * circle]
+
+
+def _frames(audio: Floats) -> int:
+    """The window that an engine gives a clip (see EngineSpec.encoder_frames)."""
+    wanted = max(LEAST_FRAMES, -(-len(audio) // HOP_LENGTH) + MARGIN_FRAMES)
+    return min(WINDOW_FRAMES, wanted + wanted % 2)
+
+
+def _joined(heard: Sequence[Heard], rng: np.random.Generator) -> list[list[Heard]]:
+    """Clips of one language, in a random order, put together as long as they fit."""
+    order = [heard[place] for place in rng.permutation(len(heard))]
+    order.sort(key=lambda one: one.language or "")
+    groups: list[list[Heard]] = []
+    room = 0
+    for one in order:
+        if not groups or len(one.audio) > room or groups[-1][0].language != one.language:
+            groups.append([])
+            room = (WINDOW_FRAMES - MARGIN_FRAMES) * HOP_LENGTH
+        groups[-1].append(one)
+        room -= len(one.audio)
+    return groups[:JOINED]
+
+
+class _Teacher:
+    """The exact model: it hears what nobody has written down."""
+
+    def __init__(self, tensors: Mapping[str, Floats], dimensions: Dimensions, tokenizer: Tokenizer) -> None:
+        self.tensors, self.dimensions, self.tokenizer = tensors, dimensions, tokenizer
+        self.rules = Suppression(tokenizer)
+
+    def hear(self, speech: Speech) -> Heard:
+        """A clip and its tokens."""
+        audio = read_audio(speech.path)
+        longest = WINDOW_FRAMES * HOP_LENGTH
+        multilingual = self.tokenizer.is_multilingual
+        if speech.text and len(audio) <= longest and (speech.language or not multilingual):
+            return Heard(speech.name, audio, self.tokenizer.encode(f" {speech.text}"), speech.language)
+        audio = audio[:longest]
+        sizes = self.dimensions
+        mel = log_mel(audio, sizes.n_mels, WINDOW_FRAMES)
+        seen = forward.encode(mel, self.tensors, sizes.n_audio_layer, sizes.n_audio_head)
+        cross = forward.cross_keys_values(seen, self.tensors, sizes.n_text_layer)
+        language = (speech.language or self._language(cross)) if multilingual else None
+        if speech.text and len(audio) < longest:
+            return Heard(speech.name, audio, self.tokenizer.encode(f" {speech.text}"), language)
+        return Heard(speech.name, audio, self._transcript(cross, language, len(audio) / longest * 30), language)
+
+    def _logits(self, tokens: Sequence[int], cross: forward.KeysValues) -> Floats:
+        """Of what follows the tokens [1, n_vocab]."""
+        sizes = self.dimensions
+        states = forward.decode(np.asarray(tokens, np.int64), cross, self.tensors, sizes.n_text_head)
+        found: Floats = states[-1:] @ self.tensors["decoder.token_embedding.weight"].T
+        return found
+
+    def _language(self, cross: forward.KeysValues) -> str:
+        logits = self._logits([self.tokenizer.sot], cross)[0]
+        return max(self.tokenizer.language_tokens, key=lambda code: logits[self.tokenizer.language_tokens[code]])
+
+    def _transcript(self, cross: forward.KeysValues, language: str | None, seconds: float) -> list[int]:
+        prompt, tokens = self.tokenizer.prompt(language), list[int]()
+        limit = min(LONGEST_TEXT, int(1 + FASTEST * seconds))
+        while len(tokens) < limit:
+            logits = self._logits([*prompt, *tokens], cross)
+            self.rules.apply(logits, first=not tokens)
+            logits[:, self.tokenizer.timestamp_begin:] = -np.inf
+            token = int(logits[0].argmax())
+            if token == self.tokenizer.eot:
+                break
+            tokens.append(token)
+        return tokens
