@@ -10,16 +10,16 @@ from __future__ import annotations
 import numpy as np
 
 from tests.backends.tensorrt.making import declared
-from whisper_factory.backends.tensorrt import cudart
-from whisper_factory.backends.tensorrt.cudart import DEVICE_TO_DEVICE, Cuda
-from whisper_factory.backends.tensorrt.device import Device, Host, Tensor
-from whisper_factory.backends.tensorrt.kvcache import KVCaches
+from whisper_factory.backends.cuda import cudart
+from whisper_factory.backends.cuda.cudart import DEVICE_TO_DEVICE, Cuda
+from whisper_factory.backends.cuda.device import Device, Host, Tensor
+from whisper_factory.backends.tensorrt.kvcache import AppendedCaches
 from whisper_factory.errors import UserError
 
 
 def moved(device: Device) -> list[np.ndarray]:
     """Everything that the caches of an engine hold after tokens were appended, and rows and windows moved."""
-    caches, rng = KVCaches(declared(), device), np.random.default_rng(7)
+    caches, rng = AppendedCaches(declared(), device), np.random.default_rng(7)
 
     def fill(tensors: dict[str, Tensor]) -> None:
         for tensor in tensors.values():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whisper_factory import memory, outputs, plan, progress, remedies, store, verify
+from whisper_factory import backends, memory, outputs, plan, progress, remedies, store, verify
 from whisper_factory.errors import FactoryError, GateMissed
 from whisper_factory.lock import Lock
 from whisper_factory.memory import Estimate
@@ -58,11 +58,12 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
         level = logging.WARNING if note.startswith("warning") else logging.INFO
         log.log(level, "note      %s", note, extra={"idle": True})
     needed = _memory(made)
-    for line in memory.table(needed, composition.device.name):
+    for line in memory.table(needed, _device(made)[0]):
         log.info("memory    %s", line, extra={"idle": True})
     if composition.dry_run or (locked and locked.plans_only):
         cached = {step.name: found for step in made.steps if (found := storage.find(step.name, step.key))}
         return Outcome(made, needed, cached, None)
+    _check_device(made, needed, storage)
     run = _Run(made, storage)
     with storage.use(composition.name):
         with _LogFile(made.directory / "log.txt"):
@@ -78,11 +79,29 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
 
 def _memory(made: Plan) -> Estimate:
     """What the engine will take of its device; refused where that is more than there is."""
-    device = made.composition.device
-    budget = memory.host_memory() if device.memory_gb is None else round(device.memory_gb * memory.GB)
-    needed = memory.estimate(made.spec, budget, round(device.reserved_mb * memory.MB))
-    remedies.refuse_what_does_not_fit(made.spec, needed, device.name)
+    name, budget = _device(made)
+    needed = memory.estimate(made.spec, budget, round(made.composition.device.reserved_mb * memory.MB))
+    remedies.refuse_what_does_not_fit(made.spec, needed, name)
     return needed
+
+
+def _device(made: Plan) -> tuple[str, int | None]:
+    """What the engine is to run on, and its bytes where they are known: what was declared, else what is here."""
+    device = made.composition.device
+    if device.memory_gb is not None:
+        return device.name, round(device.memory_gb * memory.GB)
+    if backend := backends.on_device(made.spec.backend):
+        return backend.device_memory()
+    return device.name, memory.host_memory()
+
+
+def _check_device(made: Plan, needed: Estimate, storage: Store) -> None:
+    """Refuse, before anything is made, an engine that is to run on a GPU here and cannot."""
+    backend = backends.on_device(made.spec.backend)
+    if backend is None or made.composition.stop_after is not None:  # it is to run elsewhere
+        return
+    if any(storage.find(step.name, step.key) is None for step in made.steps):
+        backend.check_device(made.spec, needed.peak)
 
 
 class _Run:

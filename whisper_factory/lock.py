@@ -149,7 +149,10 @@ def keeper(composition: Composition, recipe: str | None, declared: str, typed: C
         return None
     import yaml
 
-    return Lock(recipe, path, chosen, yaml.safe_load(declared))
+    resolved = yaml.safe_load(declared)
+    if resolved["backend"].get("provider") == "cpu":  # which a lock does not say
+        del resolved["backend"]["provider"]
+    return Lock(recipe, path, chosen, resolved)
 
 
 def promised(plan: Plan, finished: Mapping[str, Finished]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
     source = sources.choose(
         composition.model, composition.weights, lambda found: in_store("fetch", _fetch(composition, found).key)
     )
-    backend, kit = backends.get(composition.backend.name), backends.kit(composition.backend.name)
+    backend, kit = backends.get(composition.backend_package), backends.kit(composition.backend_package)
     spec = backend.settle(composition.engine_spec())
     fetch = _fetch(composition, source)
     speech, skipped = _speech(composition.calibration)
@@ -236,6 +236,8 @@ def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedS
     """What was declared, with digests for the inputs in place of where they lie; tool versions are not declared."""
     axes = ("model", "precision", "profile", "kv_cache", "backend", "device")
     declared = {axis: asdict(getattr(composition, axis)) for axis in axes}
+    if composition.backend.provider == "cpu":
+        del declared["backend"]["provider"]
     declared["model"] = {"name": composition.model.name, "dimensions": declared["model"]["dimensions"]}
     declared["precision"] = said(declared["precision"])
     if "calibration" in convert.params:

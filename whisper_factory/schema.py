@@ -113,6 +113,7 @@ class KVCacheConfig:
 @dataclass
 class BackendConfig:
     name: str = MISSING
+    provider: str = "cpu"  # of onnxruntime: where its engines run
     allow_unanchored: bool = False  # a short window whose end anchor the runtime has no place for
 
 
@@ -180,7 +181,7 @@ class Composition:
         """The part that a backend sees."""
         return EngineSpec(
             model=self.model.name,
-            backend=self.backend.name,
+            backend=self.backend_package,
             dimensions=Dimensions(**vars(self.model.dimensions)),
             precision=self._precision(),
             profile=Profile(**{entry.name: getattr(self.profile, entry.name) for entry in fields(Profile)}),
@@ -208,11 +209,16 @@ class Composition:
         )
 
     @property
+    def backend_package(self) -> str:
+        """The package that builds the engine."""
+        return backends.package(self.backend.name, self.backend.provider)
+
+    @property
     def name(self) -> str:
         """The engine's name, which is also its folder under outputs/."""
         method = self.calibration.method
         names = [self.model.name, self.precision.name, *([method] if method != "none" else []), self.profile.name]
-        return "-".join([*names, self.kv_cache.mode, self.backend.name])
+        return "-".join([*names, self.kv_cache.mode, self.backend_package])
 
 
 def check(composition: Composition) -> None:
@@ -241,7 +247,7 @@ def settle(composition: Composition, typed: Collection[str] = ()) -> list[str]:
     Raises:
         UserError: this backend cannot build it.
     """
-    backend, notes = backends.get(composition.backend.name), []
+    backend, notes = backends.get(composition.backend_package), []
     spec = composition.engine_spec()
     usable, declared = backend.kv_modes(spec), composition.kv_cache.mode
     if declared not in usable and not {"kv_cache", "kv_cache.mode"} & set(typed):
@@ -257,6 +263,7 @@ def settle(composition: Composition, typed: Collection[str] = ()) -> list[str]:
 def _wrong_names(composition: Composition) -> list[str]:
     listed: list[tuple[str, str | None, tuple[str, ...]]] = [
         ("backend.name", composition.backend.name, backends.BACKENDS),
+        ("backend.provider", composition.backend.provider, tuple(backends.PROVIDERS)),
         ("validation.bundled", composition.validation.bundled, BUNDLED),
         ("weights.source", composition.weights.source, SOURCES),
         ("kv_cache.mode", composition.kv_cache.mode, KV_MODES),
@@ -270,6 +277,8 @@ def _wrong_names(composition: Composition) -> list[str]:
                       ("profile", composition.profile)):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", part.name):  # it becomes part of a directory's name
             problems.append(f"{key}.name: '{part.name}' may hold letters, digits, '.', '_' and '-' only")
+    if composition.backend.provider != "cpu" and composition.backend.name != "onnxruntime":
+        problems.append(f"backend.provider={composition.backend.provider} goes with backend=onnxruntime; leave it out")
     if composition.precision.bits not in (0, 4, 8):
         problems.append(f"precision.bits={composition.precision.bits}: choices: 0 (not quantised), 4, 8")
     if composition.weights.source not in ("huggingface", "path") and composition.weights.path:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from whisper_factory.backends import Engine, GeneratingEngine
 
 # language: the one token by which a multilingual model tells what it hears. prompt: all that is decoded before the
-# first token of the answer. tokens: one step of all rows each. generate: all of these, where the runtime does them in
-# one call. other: reordering rows, giving memory back.
+# first token of the answer. tokens: one step of all rows each. generate: all of these, where the runtime or the device
+# does them in one call. other: reordering rows, giving memory back.
 Part = Literal["encoder", "language", "prompt", "tokens", "generate", "other"]
 Result = TypeVar("Result")
 
@@ -55,7 +55,9 @@ class Stopwatch:
         if hasattr(target, "generate"):
             target.generate = self._timed_generate(target.generate)
         else:
-            target.encode = self._timed_encode(target.encode)
+            for name in ("encode", "listen"):
+                if hasattr(target, name):
+                    setattr(target, name, self._timed_encode(getattr(target, name)))
 
     def time(self, work: Callable[[], Result]) -> tuple[Result, Lap]:
         """Do something with the engine: what it returned, and where its time went."""
@@ -75,8 +77,8 @@ class Stopwatch:
 
     def _timed_encode(self, encode: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(encode)
-        def timed(mel: Any) -> Any:
-            return self._watch(self._call("encoder", partial(encode, mel)))
+        def timed(*given: Any) -> Any:
+            return self._watch(self._call("encoder", partial(encode, *given)))
 
         return timed
 
@@ -100,7 +102,11 @@ class Stopwatch:
                 result = method(*given, **named)
             finally:
                 self._busy = False
-                self._grown(before, utterance.length, time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                if name == "greedy":
+                    self._count("generate", seconds)
+                else:
+                    self._grown(before, utterance.length, seconds)
             return self._watch(result) if name == "split" else result
 
         return timed

@@ -12,6 +12,8 @@ from whisper_factory.errors import UserError, choices
 from whisper_factory.progress import Progress, silent
 
 if TYPE_CHECKING:  # planning must not pay for importing numpy
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -50,6 +52,26 @@ class Utterance(Protocol):
         """Give the KV cache's memory back (what that means is the KV mode's business)."""
 
 
+@runtime_checkable
+class GreedyUtterance(Protocol):
+    """An utterance, fresh, whose device can do a greedy search by itself: no logits come to the host."""
+
+    def greedy(self, prompts: NDArray[np.int64], first: Sequence[int], later: Sequence[int], eot: int,
+               limits: Sequence[int]) -> list[tuple[list[int], float]]:
+        """Decode every window until it has ended.
+
+        Args:
+            prompts: [windows, 2 or more].
+            first: tokens that may not begin an answer.
+            later: tokens that may not be chosen after that.
+            eot: the token that ends an answer.
+            limits: the most tokens of each window, 1 or more.
+
+        Returns:
+            For each window its tokens, `eot` included where it was chosen, and the sum of their log-probabilities.
+        """
+
+
 class Engine(Protocol):
     """A loaded engine. One batch at a time: `encode` closes what is left of the one before."""
 
@@ -61,6 +83,14 @@ class Engine(Protocol):
 
         `frames` is even and at most spec.window_frames; below 3000 the end anchor is appended.
         """
+
+
+@runtime_checkable
+class ListeningEngine(Protocol):
+    """An engine that makes the log-mel itself, beside `encode`."""
+
+    def listen(self, audio: Sequence[NDArray[np.float32]], frames: int) -> Utterance:
+        """As `encode`, of audio [samples] at 16 kHz each, in log-mel windows of `frames` frames or a few more."""
 
 
 @runtime_checkable
@@ -134,6 +164,16 @@ class Backend(Protocol):
         """Load an engine directory."""
 
 
+class DeviceBackend(Backend, Protocol):
+    """A backend whose engines are built anywhere, and run on a GPU of this machine."""
+
+    def device_memory(self) -> tuple[str, int | None]:
+        """The GPU's name, and its bytes where there is one."""
+
+    def check_device(self, spec: EngineSpec, needed: int) -> None:
+        """Raise EnvironmentFault, before any work, if this machine cannot run an engine that takes `needed` bytes."""
+
+
 class KitBackend(Backend, Protocol):
     """A backend whose engines are for a GPU: any machine packs for it, and engines are built where they can be. Where
     that is on their device alone, from a kit."""
@@ -178,11 +218,17 @@ class KitBackend(Backend, Protocol):
 
 
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt_llm")
+PROVIDERS = {"cpu": "onnxruntime", "cuda": "onnxruntime_cuda"}  # of onnxruntime: where it runs -> the package for it
+
+
+def package(name: str, provider: str) -> str:
+    """The package that makes engines of a backend for one of its providers."""
+    return PROVIDERS[provider] if name == "onnxruntime" else name
 
 
 def get(name: str) -> Backend:
     """The backend's package, imported now."""
-    if name not in BACKENDS:
+    if name not in BACKENDS and name not in PROVIDERS.values():
         raise UserError(f"unknown backend '{name}'; {choices(name, BACKENDS)}")
     backend: Backend = importlib.import_module(f"whisper_factory.backends.{name}")
     return backend
@@ -192,6 +238,12 @@ def kit(name: str) -> KitBackend | None:
     """The backend's package if its engines are built from kits, else None."""
     backend: Any = get(name)
     return backend if hasattr(backend, "write_kit") else None
+
+
+def on_device(name: str) -> DeviceBackend | None:
+    """The backend's package if its engines run on a GPU of the machine at hand, else None."""
+    backend: Any = get(name)
+    return backend if hasattr(backend, "check_device") else None
 
 
 def load(engine: Path, threads: int | None = None) -> Engine | GeneratingEngine:

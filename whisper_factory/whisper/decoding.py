@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whisper_factory.backends import GreedyUtterance
 from whisper_factory.whisper import runaway, search
 from whisper_factory.whisper.beam import BeamSearch
 from whisper_factory.whisper.greedy import Greedy
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from whisper_factory.backends import Utterance
     from whisper_factory.whisper.tokenizer import Tokenizer
 
@@ -69,10 +72,9 @@ def decode(
         UserError: the engine's memory for sequences is full, and none of them can go on.
     """
     limits = [min(max_new_tokens, budget) for budget in budgets]
-    how = Greedy(tokenizer.eot, limits) if num_beams == 1 else BeamSearch(num_beams, tokenizer.eot, limits)
-    search.run(utterance, np.asarray(prompts, np.int64), search.Suppression(tokenizer), how)
     results = []
-    for sequence, language, limit in zip(how.results(), languages, limits, strict=True):
+    found = _search(utterance, tokenizer, np.asarray(prompts, np.int64), limits, num_beams)
+    for sequence, language, limit in zip(found, languages, limits, strict=True):
         text = tokenizer.decode(sequence.tokens).strip()
         stopped: Stop = "eot" if sequence.ended else "length" if limit == max_new_tokens else "budget"
         results.append(Decoded(
@@ -81,3 +83,19 @@ def decode(
             stopped=stopped, runaway=stopped == "budget" or runaway.loops(text),
         ))
     return results
+
+
+def _search(utterance: Utterance, tokenizer: Tokenizer, prompts: NDArray[np.int64], limits: Sequence[int],
+            num_beams: int) -> list[search.Sequenced]:
+    """What is found for each window: by the device where it can, else here, of the logits that it computes."""
+    rules = search.Suppression(tokenizer)
+    if num_beams == 1 and isinstance(utterance, GreedyUtterance):
+        try:
+            found = utterance.greedy(prompts, rules.at_first, rules.always, tokenizer.eot, limits)
+        finally:
+            utterance.close()
+        return [search.Sequenced(tokens[:-1], total, True) if tokens[-1] == tokenizer.eot
+                else search.Sequenced(tokens, total, False) for tokens, total in found]
+    how = Greedy(tokenizer.eot, limits) if num_beams == 1 else BeamSearch(num_beams, tokenizer.eot, limits)
+    search.run(utterance, prompts, rules, how)
+    return how.results()

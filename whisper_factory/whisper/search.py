@@ -30,9 +30,9 @@ class Suppression:
     """Which tokens may not be chosen, as indices; OpenAI's SuppressTokens and SuppressBlank."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._always = np.asarray(sorted(tokenizer.suppressed_tokens), np.int64)
-        first = {*tokenizer.suppressed_tokens, *tokenizer.blank_tokens}
-        self._at_first = np.asarray(sorted(first), np.int64)
+        self.always = sorted(tokenizer.suppressed_tokens)
+        self.at_first = sorted({*tokenizer.suppressed_tokens, *tokenizer.blank_tokens})
+        self._always, self._at_first = np.asarray(self.always, np.int64), np.asarray(self.at_first, np.int64)
 
     def apply(self, logits: NDArray[np.float32], first: bool) -> None:
         """Set the logits [rows, n_vocab] of those tokens to minus infinity, in place."""

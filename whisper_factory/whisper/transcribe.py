@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory import backends
-from whisper_factory.backends import Engine, GeneratingEngine, Utterance
+from whisper_factory.backends import Engine, GeneratingEngine, ListeningEngine, Utterance
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
 from whisper_factory.whisper import generating, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
@@ -29,7 +29,7 @@ VOCABULARY_FILE = "vocabulary.tiktoken"  # in every engine directory, whichever 
 class Timings:
     """Seconds of work on one clip; its share where windows ran in a batch."""
 
-    log_mel: float = 0.0
+    log_mel: float = 0.0  # 0 where the engine makes it: then it is the encoder's
     encoder: float = 0.0  # and the projection of the cross-attention KV; 0 where the runtime does both in one
     decoder: float = 0.0  # and the choice of tokens
 
@@ -145,27 +145,31 @@ class Transcriber:
     def _run_batch(self, jobs: list[_Job], options: Options) -> None:
         frames = max(job.frames for job in jobs)
         marks = [time.perf_counter()]
-        mel = np.stack([log_mel(job.audio, self.spec.dimensions.n_mels, frames) for job in jobs])
-        marks.append(time.perf_counter())
-        if isinstance(self.engine, GeneratingEngine):
-            marks.append(time.perf_counter())
-            self._generate(self.engine, mel, jobs, options)
+        if isinstance(self.engine, ListeningEngine):
+            marks.append(marks[0])
+            utterance = self.engine.listen([job.audio for job in jobs], frames)
+            self._decode(utterance, jobs, options, marks)
         else:
-            utterance = self.engine.encode(mel)
+            mel = np.stack([log_mel(job.audio, self.spec.dimensions.n_mels, frames) for job in jobs])
             marks.append(time.perf_counter())
-            try:
-                self._decode(utterance, jobs, options)
-            finally:
-                utterance.close()
+            if isinstance(self.engine, GeneratingEngine):
+                marks.append(time.perf_counter())
+                self._generate(self.engine, mel, jobs, options)
+            else:
+                self._decode(self.engine.encode(mel), jobs, options, marks)
         marks.append(time.perf_counter())
         for job in jobs:
             job.seconds = np.diff(marks) / len(jobs)
 
-    def _decode(self, utterance: Utterance, jobs: list[_Job], options: Options) -> None:
-        if self._language_wanted(jobs):
-            for job, language in zip(jobs, detect_languages(utterance, len(jobs), self.tokenizer), strict=True):
-                job.language = job.language or language
-        found = decode(utterance, *self._task(jobs, options))
+    def _decode(self, utterance: Utterance, jobs: list[_Job], options: Options, marks: list[float]) -> None:
+        marks.append(time.perf_counter())
+        try:
+            if self._language_wanted(jobs):
+                for job, language in zip(jobs, detect_languages(utterance, len(jobs), self.tokenizer), strict=True):
+                    job.language = job.language or language
+            found = decode(utterance, *self._task(jobs, options))
+        finally:
+            utterance.close()
         for job, decoded in zip(jobs, found, strict=True):
             job.decoded = decoded
 

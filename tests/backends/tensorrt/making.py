@@ -12,7 +12,8 @@ import pytest
 from tests.backends.onnxruntime.making import PRECISIONS, make_checkpoint
 from tests.tiny_model import tiny_dimensions, tiny_weights
 from whisper_factory.backends import tensorrt
-from whisper_factory.backends.tensorrt import cudart, flavours
+from whisper_factory.backends.cuda import cudart
+from whisper_factory.backends.tensorrt import flavours
 from whisper_factory.engine_spec import EngineSpec, KVCache, Profile, Target
 
 PROFILE = Profile("test", 2, 3, 750, 20, "max", 50, 100)

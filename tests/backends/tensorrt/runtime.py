@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from whisper_factory.backends.cuda.device import Host
 from whisper_factory.backends.onnx_graph.runtime import open_session
-from whisper_factory.backends.tensorrt.device import Host
 
 KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 

@@ -36,6 +36,10 @@ class Dialect(Protocol):
     def activations(self, x: str, name: str) -> str:
         """x, float32, in the type of activations."""
 
+    def stem(self, mel: str) -> str:
+        """The encoder's two convolutions, each with GELU: mel, float32 [batch, n_mels, frames] -> [batch, frames / 2,
+        state]."""
+
     def linear(self, x: str, name: str, modules: Sequence[str] = ()) -> str:
         """Apply linear layers of the checkpoint to x [..., in]: their outputs side by side, [..., sum of outs].
 
@@ -56,6 +60,41 @@ class Dialect(Protocol):
     def attend(self, q: str, k: str, v: str, heads: int, name: str) -> str:
         """Attention without a mask: [batch, length, state] each, and so is what comes out."""
 
+    def residual(self, x: str, out: str, name: str) -> str:
+        """x + out, where `out` is what `linear` made of an attention, or `feed_forward`; a layer_norm reads it next."""
+
+    def cross_kv(self, states: str, part: str, layer: int, output: str) -> None:
+        """The encoder's output `output`: the keys or values (`part`) of a layer's cross-attention."""
+
+
+def residual(dialect: Dialect, x: str, out: str, name: str) -> str:
+    """See `Dialect.residual`: one operator."""
+    return dialect.graph.node("Add", [x, out], name)
+
+
+def stem(dialect: Dialect, mel: str) -> str:
+    """See `Dialect.stem`: two operators."""
+    x = _convolution(dialect, dialect.activations(mel, "encoder.mel"), "encoder.conv1", 1)
+    x = _convolution(dialect, x, "encoder.conv2", 2)
+    return dialect.graph.node("Transpose", [x], "encoder.embedded", perm=[0, 2, 1])
+
+
+def _convolution(dialect: Dialect, x: str, name: str, stride: int) -> str:
+    graph = dialect.graph
+    weight, bias = (dialect.weight(f"{name}.{part}") for part in ("weight", "bias"))
+    y = graph.node("Conv", [x, weight, bias], f"{name}.output", kernel_shape=[3], pads=[1, 1], strides=[stride])
+    return graph.node("Gelu", [y], f"{name}.gelu")
+
+
+def cross_kv(dialect: Dialect, states: str, part: str, layer: int, output: str) -> None:
+    """See `Dialect.cross_kv`: split by heads, [batch, heads, length, head size]."""
+    graph, sizes = dialect.graph, dialect.checkpoint.dimensions
+    name = f"decoder.blocks.{layer}.cross_attn.{part}"
+    flat = dialect.linear(states, name)
+    split = graph.node("Reshape", [flat, graph.ints(0, 0, sizes.n_text_head, sizes.head_size)], f"{name}.heads")
+    graph.node("Transpose", [split], output, perm=[0, 2, 1, 3])
+    graph.output(output, dialect.dtype, ["batch", sizes.n_text_head, "length", sizes.head_size])
+
 
 def projections(dialect: Dialect, x: str, attention: str) -> Sequence[str]:
     """See `Dialect.projections`: one product, split."""
@@ -73,4 +112,4 @@ def feed_forward(dialect: Dialect, x: str, mlp: str) -> str:
 def mlp(dialect: Dialect, x: str, block: str) -> str:
     """A block's feed-forward half with its residual."""
     out = dialect.feed_forward(dialect.layer_norm(x, f"{block}.mlp_ln"), f"{block}.mlp")
-    return dialect.graph.node("Add", [x, out], f"{block}.mlp.residual")
+    return dialect.residual(x, out, f"{block}.mlp.residual")

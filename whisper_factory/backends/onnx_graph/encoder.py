@@ -16,19 +16,10 @@ from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 STATES = "encoder_states"
 
 
-def _convolution(dialect: Dialect, x: str, name: str, stride: int) -> str:
-    graph = dialect.graph
-    weight, bias = (dialect.weight(f"{name}.{part}") for part in ("weight", "bias"))
-    y = graph.node("Conv", [x, weight, bias], f"{name}.output", kernel_shape=[3], pads=[1, 1], strides=[stride])
-    return graph.node("Gelu", [y], f"{name}.gelu")
-
-
 def _stem(dialect: Dialect, mel: str) -> str:
     """mel [batch, n_mels, frames] -> [batch, frames / 2, state], positions added."""
     graph = dialect.graph
-    x = _convolution(dialect, dialect.activations(mel, "encoder.mel"), "encoder.conv1", 1)
-    x = _convolution(dialect, x, "encoder.conv2", 2)
-    x = graph.node("Transpose", [x], "encoder.embedded", perm=[0, 2, 1])
+    x = dialect.stem(mel)
     count = graph.node("Shape", [x], "encoder.positions", start=1, end=2)
     table = dialect.weight("encoder.positional_embedding")
     rows = graph.node("Slice", [table, graph.ints(0), count, graph.ints(0)], "encoder.positional_rows")
@@ -36,11 +27,11 @@ def _stem(dialect: Dialect, mel: str) -> str:
 
 
 def _block(dialect: Dialect, x: str, block: str) -> str:
-    graph, heads = dialect.graph, dialect.checkpoint.dimensions.n_audio_head
+    heads = dialect.checkpoint.dimensions.n_audio_head
     normal = dialect.layer_norm(x, f"{block}.attn_ln")
     q, k, v = dialect.projections(normal, f"{block}.attn")
     mixed = dialect.attend(q, k, v, heads, f"{block}.attn.mixed")
-    x = graph.node("Add", [x, dialect.linear(mixed, f"{block}.attn.out")], f"{block}.attn.residual")
+    x = dialect.residual(x, dialect.linear(mixed, f"{block}.attn.out"), f"{block}.attn.residual")
     return mlp(dialect, x, block)
 
 
@@ -60,15 +51,9 @@ def _append_anchor(graph: Graph, mel: str, states: str, anchor: str, rows: int) 
 
 
 def _cross_kv(dialect: Dialect, states: str, layer: int) -> None:
-    """Outputs cross_k_i and cross_v_i, [batch, heads, length, head size]."""
-    graph, sizes = dialect.graph, dialect.checkpoint.dimensions
+    """Outputs cross_k_i and cross_v_i."""
     for part, output in (("key", f"cross_k_{layer}"), ("value", f"cross_v_{layer}")):
-        name = f"decoder.blocks.{layer}.cross_attn.{part}"
-        flat = dialect.linear(states, name)
-        split = graph.node("Reshape", [flat, graph.ints(0, 0, sizes.n_text_head, sizes.head_size)],
-                           f"{name}.heads")
-        graph.node("Transpose", [split], output, perm=[0, 2, 1, 3])
-        graph.output(output, dialect.dtype, ["batch", sizes.n_text_head, "length", sizes.head_size])
+        dialect.cross_kv(states, part, layer, output)
 
 
 def write_encoder(dialect: Dialect, end_anchor: int, anchor: Region, advance: Advance) -> None:
@@ -76,8 +61,8 @@ def write_encoder(dialect: Dialect, end_anchor: int, anchor: Region, advance: Ad
 
     Input: `mel` float32 [batch, n_mels, frames], frames even.
     Outputs, of the activations' type: `encoder_states` [batch, length, state]; for each decoder layer i `cross_k_i` and
-    `cross_v_i` [batch, heads, length, head size]. `length` is frames / 2, plus `end_anchor` rows if the window is
-    shorter than 3000 frames.
+    `cross_v_i` [batch, heads, length, head size], or as the dialect has them. `length` is frames / 2, plus `end_anchor`
+    rows if the window is shorter than 3000 frames.
 
     Args:
         end_anchor: rows of the anchor; 0 leaves it out.

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends.onnx_graph.blocks import feed_forward, projections
+from whisper_factory.backends.onnx_graph.blocks import cross_kv, feed_forward, projections, residual, stem
 from whisper_factory.backends.onnx_graph.graph import CONTRIB, FLOAT32, Graph
 from whisper_factory.backends.onnx_graph.limits import block_size
 
@@ -134,6 +134,10 @@ class OnnxRuntimeDialect:
         """As they are."""
         return x
 
+    def stem(self, mel: str) -> str:
+        """Two operators."""
+        return stem(self, mel)
+
     def linear(self, x: str, name: str, modules: Sequence[str] = ()) -> str:
         """MatMulNBits, or MatMul and Add."""
         return linear(self.graph, self.checkpoint, x, name, modules)
@@ -154,3 +158,11 @@ class OnnxRuntimeDialect:
     def attend(self, q: str, k: str, v: str, heads: int, name: str) -> str:
         """ONNX Runtime's own operator; k and v may be split by heads already, [batch, heads, length, head size]."""
         return self.graph.node("MultiHeadAttention", [q, k, v], name, CONTRIB, num_heads=heads)
+
+    def residual(self, x: str, out: str, name: str) -> str:
+        """One operator."""
+        return residual(self, x, out, name)
+
+    def cross_kv(self, states: str, part: str, layer: int, output: str) -> None:
+        """Split by heads."""
+        cross_kv(self, states, part, layer, output)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
+from whisper_factory.backends.onnx_graph.requests import check_mel, check_tokens, windows_of
 from whisper_factory.backends.onnx_graph.runtime import (
     open_session,
     physical_cores,
@@ -34,7 +35,6 @@ from whisper_factory.backends.onnx_graph.runtime import (
 from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
 from whisper_factory.engine_spec import EngineSpec
-from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class OnnxRuntimeEngine:
         Raises:
             UserError: more or longer windows than the engine was built for, or another number of mels.
         """
-        self._check_mel(mel)
+        check_mel(self.spec, mel.shape)
         batch, _, frames = mel.shape
         length = frames // 2 + (self.spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
         block = self.memory.open(batch, length)
@@ -103,19 +103,6 @@ class OnnxRuntimeEngine:
                 _bind_output(binding, name, array[window:window + 1])
             self.encoder.run_with_iobinding(binding, self._encoder_run)
         return OnnxRuntimeUtterance(self, block)
-
-    def _check_mel(self, mel: NDArray[np.float32]) -> None:
-        spec = self.spec
-        if mel.ndim != 3 or mel.shape[1] != spec.dimensions.n_mels:
-            raise UserError(f"log-mel of shape {mel.shape} given, this engine ({spec.model}) takes "
-                            f"[batch, {spec.dimensions.n_mels}, frames]")
-        batch, _, frames = mel.shape
-        if not 1 <= batch <= spec.profile.max_batch_size:
-            raise UserError(f"{batch} windows at once, this engine takes 1 to {spec.profile.max_batch_size} "
-                            f"(profile.max_batch_size)")
-        if not 2 <= frames <= spec.window_frames or frames % 2:
-            raise UserError(f"a window of {frames} frames, this engine takes an even number from 2 to "
-                            f"{spec.window_frames} (profile.max_input_len)")
 
 
 class OnnxRuntimeUtterance:
@@ -131,10 +118,6 @@ class OnnxRuntimeUtterance:
         """Sequences being decoded; 0 once closed."""
         return self._block.rows
 
-    @property
-    def _window_of_row(self) -> NDArray[np.int64]:
-        return np.arange(self.rows) // max(1, self.rows // max(1, self._block.windows))
-
     def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Feed tokens [rows, new]; the logits [rows, n_vocab] after the last of them, the caller's to keep.
 
@@ -142,7 +125,7 @@ class OnnxRuntimeUtterance:
             UserError: the sequences would be longer than the engine was built for, or the KV cache is full.
             ValueError: another number of rows than there is, several tokens after the first step, no token, or closed.
         """
-        self._check_tokens(tokens)
+        check_tokens(self._engine.spec, tokens, self.rows, self.length)
         new = tokens.shape[1]
         embedded = self._engine.embedding.rows(tokens)
         self._block.reserve(self.length + new)
@@ -154,19 +137,6 @@ class OnnxRuntimeUtterance:
         self.length += new
         logits: NDArray[np.float32] = self._logits.copy()
         return logits
-
-    def _check_tokens(self, tokens: NDArray[np.int64]) -> None:
-        if not self.rows:
-            raise ValueError("this utterance is closed (encoding the next one closes it)")
-        if tokens.ndim != 2 or tokens.shape[0] != self.rows or tokens.shape[1] < 1:
-            raise ValueError(f"tokens of shape {tokens.shape} given, [{self.rows}, 1 or more] needed")
-        if tokens.shape[1] > 1 and self.length:
-            raise ValueError(f"{tokens.shape[1]} tokens at once after {self.length}: only a prompt may be longer "
-                             f"than 1")
-        limit = self._engine.spec.max_tokens
-        if self.length + tokens.shape[1] > limit:
-            raise UserError(f"{self.length + tokens.shape[1]} tokens, this engine holds {limit} "
-                            f"(profile.max_new_tokens and the prompt)")
 
     def _bind(self, rows: int, new: int) -> onnxruntime.IOBinding:
         """A binding of the buffers as they lie now: good until one of them moves or a shape changes."""
@@ -196,7 +166,7 @@ class OnnxRuntimeUtterance:
             ValueError: rows that do not exist, or not as said above.
         """
         rows = np.asarray(rows, np.int64)
-        windows = self._check_rows(rows)
+        windows = windows_of(self._engine.spec, rows, self.rows, self._block.windows)
         if np.array_equal(rows, np.arange(self.rows)):
             return
         before = self.rows, self._block.windows
@@ -204,22 +174,6 @@ class OnnxRuntimeUtterance:
         self._block.select_windows(windows)
         if (self.rows, self._block.windows) != before:
             self._binding = None
-
-    def _check_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The windows that these rows are of, in their order."""
-        if rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= self.rows:
-            raise ValueError(f"rows {rows.tolist()} of an utterance with {self.rows} rows")
-        limit = self._engine.spec.max_rows
-        if len(rows) > limit:
-            raise UserError(f"{len(rows)} sequences at once, this engine holds {limit} "
-                            f"(profile.max_batch_size times profile.max_beam_width)")
-        of_row = self._window_of_row[rows]
-        windows = of_row[np.flatnonzero(np.diff(of_row, prepend=-1))]  # of each run of equal ones
-        beams = len(rows) // len(windows)
-        if len(set(windows.tolist())) < len(windows) or not np.array_equal(np.repeat(windows, beams), of_row):
-            raise ValueError(f"rows {rows.tolist()} are of windows {of_row.tolist()}: those of a window must be "
-                             f"adjacent, and as many as of any other")
-        return windows
 
     def rewind(self) -> None:
         """Forget every token, and give their pages back; rows and their windows stay as they are."""

@@ -64,7 +64,7 @@ def runs_here(spec: EngineSpec) -> bool:
 
 
 def _gpu_is_here(spec: EngineSpec) -> bool:
-    from whisper_factory.backends.tensorrt import cudart
+    from whisper_factory.backends.cuda import cudart
 
     return cudart.compute_capability() == target_of(spec).compute_capability
 

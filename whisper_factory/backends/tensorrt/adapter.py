@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from whisper_factory.backends.tensorrt import cudart
+from whisper_factory.backends.cuda import cudart
 from whisper_factory.backends.tensorrt.flavours import RTX, Flavour
 from whisper_factory.errors import EnvironmentFault
 

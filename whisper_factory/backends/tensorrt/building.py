@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from whisper_factory import command, store
-from whisper_factory.backends.tensorrt import cudart, flavours, shapes
+from whisper_factory.backends.cuda import cudart
+from whisper_factory.backends.tensorrt import flavours, shapes
 from whisper_factory.backends.tensorrt.compile import FAILED
 from whisper_factory.backends.tensorrt.files import ANCHOR, REPORT, STAGES, VOCABULARY
 from whisper_factory.backends.tensorrt.flavours import RTX, Flavour

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends.onnx_graph.blocks import feed_forward, projections
+from whisper_factory.backends.onnx_graph.blocks import cross_kv, feed_forward, projections, residual, stem
 from whisper_factory.backends.onnx_graph.graph import FLOAT16, FLOAT32, INT4, Graph
 from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.quantization.weight_only import pack_int4
@@ -52,6 +52,10 @@ class TensorRTDialect:
     def floats(self, x: str, name: str) -> str:
         """x of the activations' type as float32."""
         return self.graph.node("Cast", [x], name, to=FLOAT32) if self._half else x
+
+    def stem(self, mel: str) -> str:
+        """Two operators."""
+        return stem(self, mel)
 
     def linear(self, x: str, name: str, modules: Sequence[str] = ()) -> str:
         """MatMul and Add; the matrix is a constant, or comes from `quantized`."""
@@ -141,3 +145,11 @@ class TensorRTDialect:
         split = [self.heads(x, f"{name}.{part}", heads, scale=part == "q")
                  for part, x in zip("qkv", (q, k, v), strict=True)]
         return self.merged(self.attend_heads(split[0], split[1], split[2], name), name)
+
+    def residual(self, x: str, out: str, name: str) -> str:
+        """One operator."""
+        return residual(self, x, out, name)
+
+    def cross_kv(self, states: str, part: str, layer: int, output: str) -> None:
+        """Split by heads."""
+        cross_kv(self, states, part, layer, output)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from whisper_factory.backends.cuda.device import Device, Tensor
 from whisper_factory.backends.tensorrt.adapter import Library
-from whisper_factory.backends.tensorrt.device import Device, Tensor
 from whisper_factory.backends.tensorrt.files import STAGES
 from whisper_factory.backends.tensorrt.flavours import Flavour
 from whisper_factory.errors import EnvironmentFault, UserError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from whisper_factory.backends.cuda.device import Host, Tensor
 from whisper_factory.backends.onnx_graph.runtime import open_session, physical_cores
-from whisper_factory.backends.tensorrt.device import Host, Tensor
 from whisper_factory.backends.tensorrt.files import STAGES
 from whisper_factory.backends.tensorrt.session import TensorRTEngine
 from whisper_factory.engine_spec import EngineSpec

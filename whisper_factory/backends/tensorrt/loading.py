@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whisper_factory.backends.tensorrt import cudart, flavours
+from whisper_factory.backends.cuda import cudart
+from whisper_factory.backends.tensorrt import flavours
 from whisper_factory.backends.tensorrt.building import FORMAT
 from whisper_factory.backends.tensorrt.files import REPORT, STAGES
 from whisper_factory.backends.tensorrt.flavours import FLAVOURS, RTX, Flavour
@@ -27,7 +28,7 @@ def load_engine(directory: Path, threads: int | None) -> TensorRTEngine:
 
         return graph_engine.load(directory, threads)
     flavour = check_fits(directory)
-    from whisper_factory.backends.tensorrt.cudart import Cuda
+    from whisper_factory.backends.cuda.cudart import Cuda
     from whisper_factory.backends.tensorrt.executor import TensorRTExecutor
     from whisper_factory.backends.tensorrt.session import TensorRTEngine
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends.tensorrt.device import Device, Tensor
+from whisper_factory.backends.cuda.device import Device, Tensor
 from whisper_factory.backends.tensorrt.files import STAGES
-from whisper_factory.backends.tensorrt.kvcache import KVCaches
+from whisper_factory.backends.tensorrt.kvcache import AppendedCaches
 from whisper_factory.backends.tensorrt.limits import least_frames
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
 from whisper_factory.errors import UserError
@@ -37,7 +37,7 @@ class TensorRTEngine:
     def __init__(self, spec: EngineSpec, device: Device, executor: Executor, threads: int = 1) -> None:
         self.spec, self.threads = spec, threads
         self.device, self.executor = device, executor
-        self.caches = KVCaches(spec, device)
+        self.caches = AppendedCaches(spec, device)
         sizes, batch, rows = spec.dimensions, spec.profile.max_batch_size, spec.max_rows
         prompt = min(LONGEST_PROMPT, spec.max_tokens)
         float32, int64, own = np.dtype(np.float32), np.dtype(np.int64), np.dtype(spec.precision.dtype)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from whisper_factory.backends.cuda.kvcache import names
 from whisper_factory.backends.tensorrt.files import STAGES
-from whisper_factory.backends.tensorrt.kvcache import names
 from whisper_factory.backends.tensorrt.limits import least_frames
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES

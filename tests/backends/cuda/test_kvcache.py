@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.backends.tensorrt.making import declared
-from whisper_factory.backends.tensorrt.device import Host, Tensor
-from whisper_factory.backends.tensorrt.kvcache import KVCaches, moves
+from whisper_factory.backends.cuda.device import Host, Tensor
+from whisper_factory.backends.cuda.kvcache import moves
+from whisper_factory.backends.tensorrt.kvcache import AppendedCaches
 
 
 @given(st.integers(1, 8).flatmap(lambda count: st.lists(st.integers(0, count - 1), min_size=1, max_size=8)))
@@ -42,7 +43,7 @@ def fill(host: Host, tensors: dict[str, Tensor], seed: int) -> dict[str, np.ndar
 
 def test_tokens_are_appended_and_rows_follow_their_beams() -> None:
     host, spec = Host(), declared()
-    caches = KVCaches(spec, host)
+    caches = AppendedCaches(spec, host)
     expected = {name: np.zeros(tensor.shape, tensor.dtype) for name, tensor in caches.past(2).items()}
     for count, past in ((3, 0), (1, 3)):
         new = fill(host, caches.new(2, count), past)
@@ -61,7 +62,7 @@ def test_tokens_are_appended_and_rows_follow_their_beams() -> None:
 @pytest.mark.parametrize("length", [425, 475])
 def test_windows_move_whatever_their_length(length: int) -> None:
     host = Host()
-    caches = KVCaches(declared(), host)
+    caches = AppendedCaches(declared(), host)
     before = fill(host, caches.cross(2, length), length)
     for sources in ([1, 0], [1]):
         caches.select_windows(sources, length)
@@ -71,7 +72,7 @@ def test_windows_move_whatever_their_length(length: int) -> None:
 
 
 def test_addresses_stay_as_rows_come_and_go() -> None:
-    caches = KVCaches(declared(), Host())
+    caches = AppendedCaches(declared(), Host())
     for name, tensor in caches.past(6).items():
         assert caches.past(1)[name].address == tensor.address
     for name, tensor in caches.cross(2, 475).items():

@@ -18,12 +18,15 @@ from whisper_factory.errors import EnvironmentFault, UserError
 if TYPE_CHECKING:  # planning asks for the GPU, and must not pay for importing numpy
     from numpy.typing import NDArray
 
+    from whisper_factory.backends.cuda.device import Slot
+
 NAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
 DIRECTORIES = ("/usr/local/cuda/lib64",)
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
 MAJOR, MINOR = 75, 76  # attributes: compute capability
 THREAD_LOCAL = 1  # capture mode: what other threads do meanwhile does not matter
 OUT_OF_MEMORY = 2
+WITHOUT_TIMES = 2  # of an event: it is waited for, not measured
 
 
 class _Position(ctypes.Structure):
@@ -76,6 +79,29 @@ def compute_capability() -> str | None:
     return f"{values[0]}.{values[1]}"
 
 
+class CudaSlot:
+    """See `device.Slot`: pinned memory, into which the GPU writes by itself, and an event that tells when it has."""
+
+    def __init__(self, cuda: Cuda, size: int) -> None:
+        import numpy as np
+
+        self._cuda, address, event = cuda, ctypes.c_void_p(), ctypes.c_void_p()
+        cuda.call("cudaMallocHost", ctypes.byref(address), ctypes.c_size_t(max(1, size)))
+        cuda.call("cudaEventCreateWithFlags", ctypes.byref(event), WITHOUT_TIMES)
+        self._event = event
+        self.array = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(int(address.value or 0)))
+
+    def fetch(self, address: int) -> None:
+        """See `device.Slot`."""
+        self._cuda.call("cudaMemcpyAsync", ctypes.c_void_p(self.array.ctypes.data), ctypes.c_void_p(address),
+                        ctypes.c_size_t(self.array.nbytes), DEVICE_TO_HOST, ctypes.c_void_p(self._cuda.stream))
+        self._cuda.call("cudaEventRecord", self._event, ctypes.c_void_p(self._cuda.stream))
+
+    def wait(self) -> None:
+        """See `device.Slot`."""
+        self._cuda.call("cudaEventSynchronize", self._event)
+
+
 class Cuda:
     """Memory of the first GPU, and one stream on which everything happens in order. See `device.Device`."""
 
@@ -91,10 +117,16 @@ class Cuda:
         loaded.cudaGetErrorString.restype = ctypes.c_char_p
         self._library = loaded
         handle = ctypes.c_void_p()
-        self._call("cudaStreamCreate", ctypes.byref(handle))
+        self.call("cudaStreamCreate", ctypes.byref(handle))
         self.stream = int(handle.value or 0)
 
-    def _call(self, name: str, *arguments: Any) -> None:
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the library.
+
+        Raises:
+            UserError: the GPU's memory is full.
+            EnvironmentFault: it failed otherwise.
+        """
         code = getattr(self._library, name)(*arguments)
         if code == OUT_OF_MEMORY:
             raise UserError("the GPU's memory is full; stop what else uses it, or build a smaller engine: "
@@ -106,8 +138,8 @@ class Cuda:
     def allocate(self, size: int) -> int:
         """The address of `size` bytes, zeros; kept until the process ends."""
         address = ctypes.c_void_p()
-        self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(max(1, size)))
-        self._call("cudaMemset", address, 0, ctypes.c_size_t(max(1, size)))
+        self.call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(max(1, size)))
+        self.call("cudaMemset", address, 0, ctypes.c_size_t(max(1, size)))
         return int(address.value or 0)
 
     def upload(self, address: int, array: NDArray[Any]) -> None:
@@ -120,7 +152,7 @@ class Cuda:
         self.synchronize()
 
     def _copy(self, target: int, source: int, size: int, kind: int) -> None:
-        self._call("cudaMemcpyAsync", ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size), kind,
+        self.call("cudaMemcpyAsync", ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size), kind,
                    ctypes.c_void_p(self.stream))
 
     def copy(self, target: int, source: int, extent: tuple[int, int, int], target_pitch: tuple[int, int],
@@ -132,30 +164,34 @@ class Cuda:
             target=_Pitched(target, target_pitch[0], width, target_pitch[1]),
             extent=_Position(width, height, depth), kind=DEVICE_TO_DEVICE,
         )
-        self._call("cudaMemcpy3DAsync", ctypes.byref(parameters), ctypes.c_void_p(self.stream))
+        self.call("cudaMemcpy3DAsync", ctypes.byref(parameters), ctypes.c_void_p(self.stream))
+
+    def slot(self, size: int) -> Slot:
+        """See `device.Device`."""
+        return CudaSlot(self, size)
 
     def synchronize(self) -> None:
         """Wait until all that was asked for is done."""
-        self._call("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
+        self.call("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
 
     def capture(self, work: Callable[[], bool]) -> int | None:
         """What `work` puts into the stream as a CUDA graph, not run; None if it cannot be captured."""
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
         self.synchronize()
-        self._call("cudaStreamBeginCapture", ctypes.c_void_p(self.stream), THREAD_LOCAL)
+        self.call("cudaStreamBeginCapture", ctypes.c_void_p(self.stream), THREAD_LOCAL)
         done = work()
         code = self._library.cudaStreamEndCapture(ctypes.c_void_p(self.stream), ctypes.byref(graph))
         if code != 0 or not done or not graph.value:
             self._library.cudaGetLastError()  # else the next call would report it
             return None
         code = self._library.cudaGraphInstantiateWithFlags(ctypes.byref(ready), graph, ctypes.c_ulonglong(0))
-        self._call("cudaGraphDestroy", graph)
+        self.call("cudaGraphDestroy", graph)
         return int(ready.value or 0) if code == 0 else None
 
     def launch(self, graph: int) -> None:
         """Run a captured graph."""
-        self._call("cudaGraphLaunch", ctypes.c_void_p(graph), ctypes.c_void_p(self.stream))
+        self.call("cudaGraphLaunch", ctypes.c_void_p(graph), ctypes.c_void_p(self.stream))
 
     def forget(self, graph: int) -> None:
         """Free a captured graph."""
-        self._call("cudaGraphExecDestroy", ctypes.c_void_p(graph))
+        self.call("cudaGraphExecDestroy", ctypes.c_void_p(graph))

@@ -18,6 +18,18 @@ class Tensor(NamedTuple):
     dtype: np.dtype[Any]
 
 
+class Slot(Protocol):
+    """A place on the host that something small is fetched to while the device goes on."""
+
+    array: NDArray[np.uint8]
+
+    def fetch(self, address: int) -> None:
+        """Copy what lies there when the work asked for until now is done."""
+
+    def wait(self) -> None:
+        """Until it is here."""
+
+
 class Device(Protocol):
     """Memory, and work that is done in the order in which it is asked for."""
 
@@ -40,6 +52,24 @@ class Device(Protocol):
         """
 
 
+    def slot(self, size: int) -> Slot:
+        """A place for so many bytes."""
+
+
+class HostSlot:
+    """See `Slot`: here everything is done at once."""
+
+    def __init__(self, size: int) -> None:
+        self.array = np.zeros(size, np.uint8)
+
+    def fetch(self, address: int) -> None:
+        """See `Slot`."""
+        ctypes.memmove(self.array.ctypes.data, address, self.array.nbytes)
+
+    def wait(self) -> None:
+        """See `Slot`."""
+
+
 class Host:
     """This process's memory."""
 
@@ -59,6 +89,10 @@ class Host:
     def download(self, address: int, array: NDArray[Any]) -> None:
         """See `Device`."""
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def slot(self, size: int) -> Slot:
+        """See `Device`."""
+        return HostSlot(size)
 
     def copy(self, target: int, source: int, extent: tuple[int, int, int], target_pitch: tuple[int, int],
              source_pitch: tuple[int, int]) -> None:

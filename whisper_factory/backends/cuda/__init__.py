@@ -1,0 +1,1 @@
+"""What backends on an NVIDIA GPU share: CUDA's runtime library, memory, KV caches that stay in place. No backend."""

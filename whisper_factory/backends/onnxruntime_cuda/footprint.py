@@ -1,0 +1,103 @@
+"""What an engine takes of its GPU's memory. Weights, caches and buffers follow from its shapes; the constants below
+were fitted to what the driver reports (benchmarks/gpu.py, docs/gpu.md)."""
+
+from __future__ import annotations
+
+from math import prod
+
+from whisper_factory.backends.onnx_graph.limits import block_size
+from whisper_factory.backends.onnxruntime_cuda import logmel
+from whisper_factory.backends.onnxruntime_cuda.limits import MOST_GRAPHS, STEP_FRAMES, TOGETHER
+from whisper_factory.engine_spec import LEAST_FRAMES, LONGEST_PROMPT, EngineSpec, Precision
+from whisper_factory.memory import CROSS_KV, MB, SELF_KV, Part
+from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
+
+HALF, FLOAT, INT64 = 2, 4, 8
+CONTEXT = 552 * MB  # CUDA's context, on an H100
+LIBRARIES = 275 * MB  # kernels of ONNX Runtime, cuBLAS and cuDNN, and their workspaces
+LIVE = 22  # float16 numbers for every encoder position and channel, at the most
+STEP = 6  # float32 numbers for every row and token of the vocabulary, in a step
+GRAPH = MB // 2  # of a captured CUDA graph
+
+
+def weights(spec: EngineSpec) -> dict[str, int]:
+    """Bytes of the graphs' constants: "encoder", with the projection of cross-attention's keys and values, "decoder",
+    and the token "embedding", which is the output head too and there once."""
+    sums = {"encoder": spec.profile.end_anchor * spec.dimensions.n_audio_state * HALF, "decoder": 0, "embedding": 0}
+    for name, shape in tensor_shapes(spec.dimensions).items():
+        sums[_part(name)] += _stored(name, shape, spec.precision)
+    return sums
+
+
+def _part(name: str) -> str:
+    if name.startswith("decoder.token_embedding"):
+        return "embedding"
+    if ".cross_attn.key." in name or ".cross_attn.value." in name:
+        return "encoder"
+    return name.partition(".")[0]
+
+
+def _stored(name: str, shape: tuple[int, ...], precision: Precision) -> int:
+    if precision.bits and is_quantized(name):
+        layer = name.removesuffix(".weight")
+        groups = precision.scales_of(layer, shape[1])
+        scales = groups if groups > 1 else shape[1] // block_size(shape[1])
+        return prod(shape) * precision.bits_of(layer) // 8 + shape[0] * scales * HALF
+    return prod(shape) * HALF
+
+
+def token_bytes(spec: EngineSpec) -> int:
+    """Keys and values of one token of one row, or of one encoder position of one window, in all layers."""
+    return 2 * spec.dimensions.n_text_layer * spec.dimensions.n_text_state * HALF
+
+
+def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
+    """Parts of the GPU's memory, in bytes.
+
+    Args:
+        turn_frames: makes no difference: everything is taken for the longest audio.
+    """
+    stored, name, profile = weights(spec), spec.precision.name, spec.profile
+    fixed = {
+        f"weights, encoder ({name})": stored["encoder"],
+        f"weights, decoder ({name})": stored["decoder"],
+        "embedding and output head (float16)": stored["embedding"],
+        SELF_KV: spec.max_rows * spec.max_tokens * token_bytes(spec),
+        CROSS_KV: profile.max_batch_size * spec.max_cross_len * token_bytes(spec),
+        "audio, log-mel, logits, room to reorder": _buffers(spec),
+    }
+    driver = {"activations": _activations(spec), "kernels and workspaces of the libraries": LIBRARIES,
+              "CUDA context (differs between GPUs)": CONTEXT}
+    one, lengths = GRAPH * _graphs_of_a_length(spec), _lengths(spec)
+    return [*(Part(part, size, size) for part, size in (fixed | driver).items()),
+            Part("CUDA graphs", one, min(one * lengths, GRAPH * MOST_GRAPHS))]
+
+
+def _lengths(spec: EngineSpec) -> int:
+    """Lengths of window that clips may have: one where all are as long as the engine's, else steps from the least."""
+    if spec.profile.padding_strategy == "max":
+        return 1
+    return max(1, -(-spec.window_frames // STEP_FRAMES) - LEAST_FRAMES // STEP_FRAMES)
+
+
+def _graphs_of_a_length(spec: EngineSpec) -> int:
+    """Log-mel, encoder, and steps of all rows, half of them, a quarter ..."""
+    return 2 + spec.profile.max_batch_size.bit_length()
+
+
+def _buffers(spec: EngineSpec) -> int:
+    """Of session.py and kvcache.py."""
+    sizes, profile = spec.dimensions, spec.profile
+    audio = profile.max_batch_size * logmel.samples(spec.window_frames) * FLOAT
+    mel = profile.max_batch_size * sizes.n_mels * spec.window_frames * FLOAT
+    rows = spec.max_rows * (sizes.n_vocab * FLOAT + min(LONGEST_PROMPT, spec.max_tokens) * INT64 + INT64 + FLOAT)
+    aside = max(spec.max_tokens, spec.max_cross_len) * token_bytes(spec)
+    return audio + mel + rows + 2 * sizes.n_vocab * FLOAT + aside
+
+
+def _activations(spec: EngineSpec) -> int:
+    """What the sessions' arenas grow to: log-mel of a batch, the encoder of TOGETHER windows, a step of all rows."""
+    sizes, batch = spec.dimensions, spec.profile.max_batch_size
+    log_mel = batch * spec.window_frames * (3 * logmel.BLOCKS * 160 + 2 * 402) * FLOAT // 2
+    encoder = LIVE * min(TOGETHER, batch) * spec.max_cross_len * sizes.n_audio_state * HALF
+    return log_mel + encoder + STEP * spec.max_rows * sizes.n_vocab * FLOAT
