@@ -162,7 +162,7 @@ def test_a_sweep_goes_on_past_a_composition_that_fails(factory: Command, tmp_pat
     ("overrides", "says"),
     [
         (["model=tinny.en"], "unknown model 'tinny.en'; did you mean 'tiny.en'? choices: base, base.en"),
-        (["precison=int8"], "unknown setting 'precison'; did you mean 'precision'? choices: backend, device"),
+        (["precison=int8"], "unknown setting 'precison'; did you mean 'precision'? choices: backend, calibration"),
         (["profile.max_inputlen=3"], "did you mean 'profile.max_input_len'?"),
         (["profile.max_batch_size=abc"], "profile.max_batch_size: Value 'abc' of type 'str' could not be converted"),
         (["profile.max_input_len=0"], "profile.max_input_len=0: must be 100 to 3000"),
