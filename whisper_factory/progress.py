@@ -27,6 +27,7 @@ else:  # no generic type before Python 3.11
 
 ROOT = "whisper_factory"  # the logger whose handlers print
 SOON = 2.0  # seconds; what ends before needs no progress
+MOMENT = 0.01  # seconds of which a rate says nothing
 LEAST, MOST = 5.0, 30.0  # seconds between lines; within these, a quarter of the whole work
 REDRAW = 0.1  # seconds
 WIDEST, NARROWEST = 30, 5  # bars, in columns
@@ -89,7 +90,8 @@ class Tally:
     def rate(self) -> float:
         """A second, since the first of it was done: what had to be prepared before says nothing of the rest."""
         since, done = self.paced or (self.began, self.done)
-        return (self.done - done) / max(monotonic() - since, 1e-9)
+        seconds = monotonic() - since
+        return (self.done - done) / seconds if seconds > MOMENT else 0.0  # those of a batch come all at once
 
     def remaining(self) -> float | None:
         """Seconds till the end, or None if nobody knows."""
