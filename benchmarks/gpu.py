@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,7 +114,7 @@ class Run:
 
     def __init__(self, payload: Path, out: Path, only: str) -> None:
         self.payload, self.out, self.only = payload.resolve(), out, only
-        self.work = Path(os.environ.get("GPU_WORK", "/tmp/gpu_work"))
+        self.work = Path(os.environ.get("GPU_WORK") or Path(tempfile.gettempdir()) / "gpu_work")
         self.found: dict[str, Any] = {}
         for folder in (out, self.work / "jobs"):
             folder.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,6 @@ def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimension
         calibration: method, seed, and the digest of the clips; None: weights are rounded as they are.
         speech: the clips to calibrate with.
     """
-    from whisper_factory.steps import calibrating
     from whisper_factory.whisper import readers
     from whisper_factory.whisper.checkpoint import write_checkpoint
     from whisper_factory.whisper.tensors import is_quantized
@@ -65,6 +64,8 @@ def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimension
     readers.check(weights, dimensions, model)
     calibrated = None
     if calibration:
+        from whisper_factory.steps import calibrating
+
         calibrated = calibrating.calibrate(source, kind, sum(map(is_quantized, weights.tensors)), fetched / VOCABULARY,
                                            calibration, speech, out, progress)
     write_checkpoint(out, model, precision, weights, progress, calibrated)

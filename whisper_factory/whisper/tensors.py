@@ -61,3 +61,13 @@ def _block(prefix: str, state: int, cross: bool) -> dict[str, tuple[int, ...]]:
         **_norm(f"{prefix}.mlp_ln", state),
     }
     return shapes
+
+
+def graph_of(name: str) -> str:
+    """Where backends put a tensor: "encoder", with the projection of cross-attention's keys and values, "decoder", or
+    "embedding", the tokens', which is the output head too."""
+    if name.startswith("decoder.token_embedding"):
+        return "embedding"
+    if ".cross_attn.key." in name or ".cross_attn.value." in name:
+        return "encoder"
+    return name.partition(".")[0]

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
-from whisper_factory.backends.onnx_graph.requests import check_mel, check_tokens, windows_of
 from whisper_factory.backends.onnx_graph.runtime import (
     open_session,
     physical_cores,
@@ -34,6 +33,7 @@ from whisper_factory.backends.onnx_graph.runtime import (
 )
 from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
+from whisper_factory.backends.requests import check_mel, check_tokens, windows_of
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 

@@ -10,7 +10,7 @@ from whisper_factory.backends.onnxruntime_cuda import logmel
 from whisper_factory.backends.onnxruntime_cuda.limits import MOST_GRAPHS, STEP_FRAMES, TOGETHER
 from whisper_factory.engine_spec import LEAST_FRAMES, LONGEST_PROMPT, EngineSpec, Precision
 from whisper_factory.memory import CROSS_KV, MB, SELF_KV, Part
-from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
+from whisper_factory.whisper.tensors import graph_of, is_quantized, tensor_shapes
 
 HALF, FLOAT, INT64 = 2, 4, 8
 CONTEXT = 552 * MB  # CUDA's context, on an H100
@@ -25,16 +25,8 @@ def weights(spec: EngineSpec) -> dict[str, int]:
     and the token "embedding", which is the output head too and there once."""
     sums = {"encoder": spec.profile.end_anchor * spec.dimensions.n_audio_state * HALF, "decoder": 0, "embedding": 0}
     for name, shape in tensor_shapes(spec.dimensions).items():
-        sums[_part(name)] += _stored(name, shape, spec.precision)
+        sums[graph_of(name)] += _stored(name, shape, spec.precision)
     return sums
-
-
-def _part(name: str) -> str:
-    if name.startswith("decoder.token_embedding"):
-        return "embedding"
-    if ".cross_attn.key." in name or ".cross_attn.value." in name:
-        return "encoder"
-    return name.partition(".")[0]
 
 
 def _stored(name: str, shape: tuple[int, ...], precision: Precision) -> int:

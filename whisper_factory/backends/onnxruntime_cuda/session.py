@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from whisper_factory.backends.cuda.device import Device, Tensor
 from whisper_factory.backends.cuda.kvcache import KVCaches
-from whisper_factory.backends.onnx_graph.requests import check_mel, check_tokens, windows_of
 from whisper_factory.backends.onnxruntime_cuda import logmel
 from whisper_factory.backends.onnxruntime_cuda.files import DECODER, ENCODER, LOG_MEL
 from whisper_factory.backends.onnxruntime_cuda.limits import STEP_FRAMES, TOGETHER
+from whisper_factory.backends.requests import check_mel, check_tokens, windows_of
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 

@@ -10,7 +10,7 @@ from math import prod
 from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec, Precision
 from whisper_factory.memory import CROSS_KV, MB, SELF_KV, Part
-from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
+from whisper_factory.whisper.tensors import graph_of, is_quantized, tensor_shapes
 
 FLOAT = 4
 ASSUMED_RUNTIME = 300 * MB  # CUDA context and TensorRT's libraries; differs between devices
@@ -28,17 +28,9 @@ def weights(spec: EngineSpec) -> dict[str, int]:
     width = 2 if spec.precision.dtype == "float16" else FLOAT
     sums = {"encoder": 0, "decoder": 0, "embedding": 0}
     for name, shape in tensor_shapes(spec.dimensions).items():
-        sums[_part(name)] += _stored(name, shape, spec.precision, width)
+        sums[graph_of(name)] += _stored(name, shape, spec.precision, width)
     sums["encoder"] += spec.profile.end_anchor * spec.dimensions.n_audio_state * width
     return sums
-
-
-def _part(name: str) -> str:
-    if name.startswith("decoder.token_embedding"):
-        return "embedding"
-    if ".cross_attn.key." in name or ".cross_attn.value." in name:
-        return "encoder"
-    return name.partition(".")[0]
 
 
 def _stored(name: str, shape: tuple[int, ...], precision: Precision, width: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.backends.requests import check_mel
 from whisper_factory.backends.tensorrt_llm.limits import full_window
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
@@ -22,18 +23,9 @@ def fit(mel: NDArray[np.float32], spec: EngineSpec) -> NDArray[np.float32]:
     Raises:
         UserError: more or longer windows than the engine was built for, or another number of mels.
     """
-    if mel.ndim != 3 or mel.shape[1] != spec.dimensions.n_mels:
-        raise UserError(f"log-mel of shape {mel.shape} given, this engine ({spec.model}) takes "
-                        f"[batch, {spec.dimensions.n_mels}, frames]")
-    batch, _, frames = mel.shape
-    if not 1 <= batch <= spec.profile.max_batch_size:
-        raise UserError(f"{batch} windows at once, this engine takes 1 to {spec.profile.max_batch_size} "
-                        f"(profile.max_batch_size)")
-    if not 2 <= frames <= spec.window_frames or frames % 2:
-        raise UserError(f"a window of {frames} frames, this engine takes an even number from 2 to "
-                        f"{spec.window_frames} (profile.max_input_len)")
-    if full_window(spec) and frames < WINDOW_FRAMES:
-        mel = np.pad(mel, ((0, 0), (0, 0), (0, WINDOW_FRAMES - frames)), mode="edge")
+    check_mel(spec, mel.shape)
+    if full_window(spec) and mel.shape[2] < WINDOW_FRAMES:
+        mel = np.pad(mel, ((0, 0), (0, 0), (0, WINDOW_FRAMES - mel.shape[2])), mode="edge")
     return np.ascontiguousarray(mel, np.float32)
 
 
