@@ -22,7 +22,7 @@ from whisper_factory.progress import Lines, Tally
 EAGER = """
 import atexit, runpy, sys
 from whisper_factory import progress
-progress.SOON, progress.REDRAW, progress.LEAST = 0.0, 0.0, 0.0
+progress.SOON, progress.REDRAW, progress.LEAST, progress.MOMENT = 0.0, 0.0, 0.0, 0.0
 atexit.register(lambda: sys.argv.count("validation=none") and print("rich:", "rich" in sys.modules))
 runpy.run_module("whisper_factory", run_name="__main__")
 """
