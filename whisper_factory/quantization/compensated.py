@@ -191,7 +191,8 @@ def descend(weight: Floats, gram: Floats, scale: Floats, q: Floats, sweeps: int 
 
 def refit(weight: Floats, gram: Floats, q: Floats, scale: Floats) -> Floats:
     """For one group after the other the scale that costs least with these integers; [out, groups], positive."""
-    size, found = weight.shape[1] // scale.shape[1], np.array(scale)
+    size = weight.shape[1] // scale.shape[1]
+    found: Floats = scale.copy()
     pull, turned = gram @ (weight - made_of(q, scale)).T, np.ascontiguousarray(q.T)
     for group in range(scale.shape[1]):
         here = slice(group * size, (group + 1) * size)
