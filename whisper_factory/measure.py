@@ -196,8 +196,12 @@ def _row(transcript: Transcript, latency: float) -> dict[str, Any]:
 
 
 def _versions(backend: str) -> dict[str, str]:
+    """Of Python and of the libraries that a backend's engines run with."""
+    from whisper_factory import backends
+
     found = {"python": platform.python_version()}
-    for package in ("numpy", backend, f"{backend}-gpu"):
+    modules = backends.get(backend).LIBRARIES
+    for package in (*modules, *(f"{module}-gpu" for module in modules)):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
