@@ -55,18 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
     flags.add_argument("--threads", type=int)
     flags.add_argument("--progress", action="store_true", help="print a line for each clip")
     wanted = flags.parse_args(arguments)
-    console.prepare()
-    try:
+
+    def work() -> None:
         report = measure(wanted.engine_dir, _manifest(wanted.manifest), max(1, wanted.repeats), wanted.threads,
                          _heard if wanted.progress else None)
         wanted.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except KeyboardInterrupt:
-        return console.INTERRUPTED
-    except Exception as error:
-        if console.wants_traceback():
-            raise
-        return console.tell(error)
-    return 0
+
+    return console.run(work, interrupted="")
 
 
 def _heard(clips: int, total: int) -> None:
