@@ -63,8 +63,12 @@ class Fitted:
     bias: Floats
 
 
-def fit(weight: Floats, moments: Moments, name: str, method: Method, ridge: float = RIDGE) -> Fitted:
+def fit(weight: Floats, moments: Moments, name: str, method: Method, ridge: float = RIDGE,
+        group_size: int = 0) -> Fitted:
     """Round a weight [out, in].
+
+    Args:
+        group_size: columns that share a scale; 0: a row's have one.
 
     Raises:
         compensated.SingularGram: the inputs' covariance cannot be used.
@@ -75,10 +79,9 @@ def fit(weight: Floats, moments: Moments, name: str, method: Method, ridge: floa
     shared = moments.outputs[name][:, :-1] / count - np.outer(mean_y, mean_x)
     damped = compensated.damp(gram)
     wanted = weight if method == "scale" else _regress(weight, gram, shared, ridge)
-    rounded = _round(wanted, damped, method)
-    made = rounded.q.astype(np.float64) * rounded.scale[:, None]
-    bias = (mean_y - made @ mean_x).astype(np.float32)
-    return Fitted(rounded, bias)
+    q, scale = _round(wanted, damped, method, weight.shape[1] // (group_size or weight.shape[1]))
+    bias = (mean_y - compensated.made_of(q, scale) @ mean_x).astype(np.float32)
+    return Fitted(Rounded(q, scale if group_size else scale[:, 0]), bias)
 
 
 def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Floats:
@@ -89,16 +92,16 @@ def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Fl
     return found
 
 
-def _round(wanted: Floats, gram: Doubles, method: Method) -> Rounded:
-    """The rows go through in PARTS at once; they have nothing to do with each other."""
+def _round(wanted: Floats, gram: Doubles, method: Method, groups: int) -> tuple[NDArray[np.int8], Floats]:
+    """Integers and scales [out, groups]. Rows go through in PARTS at once; they have nothing to do with each other."""
     narrow = gram.astype(np.float32)
     factor = compensated.Factor.of(gram) if method == "gptq" else None
 
     def rounded(rows: Floats) -> tuple[Floats, Floats]:
         if factor is None:
-            scale = compensated.search_scales(rows, narrow)
+            scale = compensated.search_scales(rows, narrow, groups)
             return compensated.round_to(rows, scale), scale
-        scale = compensated.search_scales(rows, factor.left)
+        scale = compensated.search_scales(rows, factor.left, groups)
         q = compensated.gptq(rows, factor, scale)
         for _ in range(ROUNDS):
             q = compensated.descend(rows, narrow, scale, q, SWEEPS)
@@ -108,4 +111,4 @@ def _round(wanted: Floats, gram: Doubles, method: Method) -> Rounded:
     made = list(threads.ahead(rounded, np.array_split(wanted, PARTS)))
     q, scale = (np.concatenate(parts) for parts in zip(*made, strict=True))
     # kernels hold scales in float16: what is measured here is then what they compute
-    return Rounded(q.astype(np.int8), scale.astype(np.float16).astype(np.float32))
+    return q.astype(np.int8), scale.astype(np.float16).astype(np.float32)
