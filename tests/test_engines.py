@@ -20,8 +20,6 @@ from whisper_factory import clips
 from whisper_factory.whisper import readers
 from whisper_factory.whisper.audio import read_audio
 
-torch.set_num_threads(1)
-
 
 def build(factory: Command, tmp_path: Path, *overrides: str) -> Path:
     done = factory("quiet=true", "validation=none", *overrides)
