@@ -24,7 +24,7 @@ def notes(spec: EngineSpec, method: str) -> list[str]:
         kept = " and layers that keep 8 bits" if spec.precision.keep else ""
         return [f"{name} of {spec.model} with calibration={method}{kept} was not measured: validation tells; "
                 "docs/int4.md says what 4 bits cost others"]
-    rates = {"precision=float32": FLOAT32[spec.model], **{f"calibration={other}": rate for other, rate in known.items()}}
+    rates = {"precision=float32": FLOAT32[spec.model]} | {f"calibration={other}": rate for other, rate in known.items()}
     said = ", ".join(f"{rate:.1f} % with {how}" for how, rate in rates.items())
-    return [f"expect of {name}: a word error rate of {said} ({spec.model}, {RECORDINGS} recordings, two in five of them "
-            "in noise, docs/int4.md)"]
+    return [f"expect of {name}: a word error rate of {said} ({spec.model}, {RECORDINGS} recordings, two in five of "
+            "them in noise, docs/int4.md)"]
