@@ -36,6 +36,17 @@ def test_moments_of_parts_are_those_of_the_whole() -> None:
     assert Moments.of(x, {NAME: y}, 0.25).inputs[-1, -1] == 500
 
 
+def test_moments_of_outputs_follow_from_those_of_the_exact_inputs() -> None:
+    weight, x, _ = data(shift=2.0)
+    bias, drifted = np.arange(24, dtype=np.float32), x * np.linspace(0.9, 1.1, x.shape[1], dtype=np.float32)
+    wanted = Moments.of(drifted, {"with": x @ weight.T + bias, "without": x @ weight.T})
+    found = Moments.of(drifted, {fitting.EXACT: fitting.extended(x)})
+    found.apply({"with": (weight, bias), "without": (weight, None)})
+    assert set(found.outputs) == set(wanted.outputs)
+    for name, sums in wanted.outputs.items():
+        np.testing.assert_allclose(found.outputs[name], sums, rtol=1e-4, atol=1e-5 * np.abs(sums).max())
+
+
 @pytest.mark.parametrize("method", ["scale", "gptq"])
 def test_the_bias_takes_up_the_mean_of_the_error(method: Method) -> None:
     weight, x, y = data(shift=3.0)

@@ -23,6 +23,7 @@ Doubles = NDArray[np.float64]
 Method = Literal["scale", "gptq"]
 
 RIDGE = 0.03  # of the mean variance of an input: how much evidence it takes to move a weight
+EXACT = "exact inputs"
 PARTS = 2  # of a layer's rows
 ROUNDS, SWEEPS = 2, 2  # of integers and scales in turn; of the integers in each
 
@@ -31,7 +32,8 @@ ROUNDS, SWEEPS = 2, 2  # of integers and scales in turn; of the integers in each
 class Moments:
     """Sums over positions of inputs x [n, in] and, by layer, of wanted outputs y [n, out]; float64, [.., in + 1].
 
-    The last column is that of a constant 1: the sums themselves.
+    The last column is that of a constant 1: the sums themselves. Where many layers have their inputs in common, those
+    of the exact model's inputs, EXACT, take their outputs' place until `apply`: a sum for all instead of one for each.
     """
 
     inputs: Doubles
@@ -40,9 +42,9 @@ class Moments:
     @classmethod
     def of(cls, x: Floats, outputs: Mapping[str, Floats], weight: float = 1.0) -> Moments:
         """The moments of one window, each of whose positions counts `weight`."""
-        extended = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
-        found = cls((extended.T @ extended).astype(np.float64),
-                    {name: (y.T @ extended).astype(np.float64) for name, y in outputs.items()})
+        given = extended(x)
+        found = cls((given.T @ given).astype(np.float64),
+                    {name: (y.T @ given).astype(np.float64) for name, y in outputs.items()})
         if weight != 1:
             for sums in (found.inputs, *found.outputs.values()):
                 sums *= weight
@@ -53,6 +55,19 @@ class Moments:
         self.inputs += other.inputs
         for name, sums in other.outputs.items():
             self.outputs[name] += sums
+
+    def apply(self, layers: Mapping[str, tuple[Floats, Floats | None]]) -> None:
+        """From the exact inputs' moments to those of the outputs that exact weights [out, in] and biases make."""
+        sums = self.outputs.pop(EXACT)
+        for name, (weight, bias) in layers.items():
+            self.outputs[name] = weight @ sums[:-1]
+            if bias is not None:
+                self.outputs[name] += np.outer(bias, sums[-1])
+
+
+def extended(x: Floats) -> Floats:
+    """Inputs [n, in] with a constant 1 at the end [n, in + 1]."""
+    return np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
 
 
 @dataclass(frozen=True)

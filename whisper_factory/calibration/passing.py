@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 ANCHOR = 50  # states of silence that the decoder sees after a short window's
 SILENCE_COUNTS = 0.25  # a position of the silent window, against 1 of another
 EVERY = 2  # of the encoder's positions one is counted: neighbours say the same
-WINDOWS, TEXTS = 4, 16  # of which moments are taken at once: a gram is large
+WINDOWS, TEXTS = 8, 16  # of which moments are taken at once: a gram is large
 DECODER_RIDGE = 0.3  # there are far fewer tokens than positions of audio
 INT4 = Precision("int4", 4, "float16")
 
@@ -194,30 +194,35 @@ class _Pass:
         if not names:
             return
 
-        def moments(group: range) -> Moments:
-            inputs, lacks = [], []
-            for index in group:
-                rows = slice(index % self.every, None, self.every)
-                inputs.append(Pair(*(part[rows] for part in given(index))))
-                if not (np.isfinite(inputs[-1].exact).all() and np.isfinite(inputs[-1].rounded).all()):
-                    raise UserError(f"calibration: what {self.names[index]} gives {names[0]} is not finite; leave the "
-                                    "clip out of calibration.clips, or get the weights again")
-                if residual is not None:
-                    lacks.append(residual[index].exact[rows] - residual[index].rounded[rows])
-            exact, rounded = (np.concatenate(parts) for parts in zip(*inputs, strict=True))
-            wanted = {name: forward.linear(exact, self.exact, name) for name in names}
-            if lacks:
-                for y in wanted.values():
-                    y += np.concatenate(lacks)
-            return Moments.of(rounded, wanted, self.weights[group[0]])
-
-        every = threads.ahead(moments, self._groups())
+        every = threads.ahead(lambda group: self._moments(names, group, given, residual), self._groups())
         total = next(every)
         for found in every:
             total.add(found)
+        if residual is None:
+            total.apply({name: (self.exact[f"{name}.weight"], self.exact.get(f"{name}.bias")) for name in names})
         for name, fitted in zip(names, threads.ahead(lambda name: self._fitted(name, total), names), strict=True):
             self._keep(name, fitted)
             self.advance(1)
+
+    def _moments(self, names: list[str], group: range, given: Callable[[int], Pair],
+                 residual: list[Pair] | None) -> Moments:
+        """Of a few windows; of the exact inputs instead of the wanted outputs where nothing is to be added to those."""
+        inputs, lacks = [], []
+        for index in group:
+            rows = slice(index % self.every, None, self.every)
+            inputs.append(Pair(*(part[rows] for part in given(index))))
+            if not (np.isfinite(inputs[-1].exact).all() and np.isfinite(inputs[-1].rounded).all()):
+                raise UserError(f"calibration: what {self.names[index]} gives {names[0]} is not finite; leave the "
+                                "clip out of calibration.clips, or get the weights again")
+            if residual is not None:
+                lacks.append(residual[index].exact[rows] - residual[index].rounded[rows])
+        exact, rounded = (np.concatenate(parts) for parts in zip(*inputs, strict=True))
+        weight = self.weights[group[0]]
+        if residual is None:
+            return Moments.of(rounded, {fitting.EXACT: fitting.extended(exact)}, weight)
+        wanted = forward.linear(exact, self.exact, names[0])
+        wanted += np.concatenate(lacks)
+        return Moments.of(rounded, {names[0]: wanted}, weight)
 
     def _groups(self) -> list[range]:
         """Windows that count as much, a few at once."""

@@ -62,7 +62,8 @@ def _grouped(weight: NDArray[Any], scale: Floats) -> NDArray[Any]:
 
 def _steps(scale: Floats) -> Floats:
     """What to divide by: infinity for a group of zeros, whose integers are 0."""
-    return np.where(scale == 0, np.float32(np.inf), scale).astype(np.float32)
+    found: Floats = np.where(scale == 0, np.float32(np.inf), scale).astype(np.float32)
+    return found
 
 
 def search_scales(weight: Floats, gram: Floats, groups: int = 1) -> Floats:
@@ -108,7 +109,7 @@ class Factor:
             lower = np.linalg.cholesky(turned[::-1, ::-1])
         except np.linalg.LinAlgError as error:
             raise SingularGram("the inputs' covariance is not positive, even damped") from error
-        return cls(order, np.ascontiguousarray(np.linalg.inv(lower[::-1, ::-1])).astype(np.float32))
+        return cls(order, np.ascontiguousarray(_inverse(lower)[::-1, ::-1]).astype(np.float32))
 
     @property
     def left(self) -> Floats:
@@ -120,6 +121,16 @@ class Factor:
         found = np.empty(len(self.order), np.float32)
         found[self.order] = np.diag(self.upper) ** -2
         return found
+
+
+def _inverse(lower: NDArray[Any]) -> NDArray[Any]:
+    """Of a lower triangular matrix, by halves: a sixth of the work of any other."""
+    if len(lower) <= TOGETHER:
+        return np.linalg.inv(lower)
+    half, found = len(lower) // 2, np.zeros_like(lower)
+    found[:half, :half], found[half:, half:] = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
+    found[half:, :half] = -found[half:, half:] @ (lower[half:, :half] @ found[:half, :half])
+    return found
 
 
 def gptq(weight: Floats, factor: Factor, scale: Floats) -> Floats:
