@@ -7,17 +7,28 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from tests.forks import Forks
 from whisper_factory import clips
 
+with mock.patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"):  # in this process: its threads wait busily for a core
+    import_module("numpy")
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 # Modules that build tiny.en in the shared store, which each of pytest-xdist's processes has for itself.
 TINY_EN = ("test_engines.py", "test_main.py", "test_tensorrt.py", "test_wheel.py")
+
+
+def pytest_collection_finish() -> None:
+    """Torch too computes in one thread, if a test uses it."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.hookimpl(tryfirst=True)

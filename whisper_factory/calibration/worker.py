@@ -33,17 +33,8 @@ Integers = dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]]
 
 def main() -> int:
     """Run it on sys.argv's two paths; returns the exit code."""
-    console.prepare()
-    try:
-        asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        write(Path(sys.argv[2]), run(asked))
-    except KeyboardInterrupt:
-        return console.INTERRUPTED
-    except Exception as error:
-        if console.wants_traceback():
-            raise
-        return console.tell(error)
-    return 0
+    asked, answer = map(Path, sys.argv[1:3])
+    return console.run(lambda: write(answer, run(json.loads(asked.read_text(encoding="utf-8")))), interrupted="")
 
 
 def run(asked: dict[str, Any]) -> Calibrated:
