@@ -12,6 +12,7 @@ from whisper_factory.backends.onnx_graph.anchor import write_anchor
 from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
 from whisper_factory.backends.onnx_graph.encoder import write_encoder
 from whisper_factory.backends.onnx_graph.graph import OPSET, Graph, Region, WeightFile
+from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.backends.onnxruntime.decoder import write_decoder
 from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
 from whisper_factory.backends.onnxruntime.many_rows import ManyRowsDialect
@@ -29,13 +30,14 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
     checkpoint = Checkpoint.open(directory)
     check_checkpoint(checkpoint, spec)
     rows, state = spec.profile.end_anchor, spec.dimensions.n_audio_state
+    in_bytes = sizes.cross_in_bytes(spec)
 
     say("writing the encoder")
     with WeightFile(out / f"{ENCODER}.weights") as weights, \
             progress(spec.dimensions.n_audio_layer, LAYERS) as advance:
         many_rows = spec.precision.bits == 8
         graph = Graph("encoder", weights, opset=21 if many_rows else OPSET)
-        dialect = (ManyRowsDialect if many_rows else OnnxRuntimeDialect)(graph, checkpoint)
+        dialect = (ManyRowsDialect if many_rows else OnnxRuntimeDialect)(graph, checkpoint, in_bytes)
         anchor = Region(ANCHOR, 0, rows * state * np.dtype(np.float32).itemsize)
         write_encoder(dialect, rows, anchor, advance)
         graph.save(out / f"{ENCODER}.onnx")
@@ -44,7 +46,7 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
     with WeightFile(out / f"{DECODER}.weights") as weights, WeightFile(out / EMBEDDING) as table, \
             progress(spec.dimensions.n_text_layer, LAYERS) as advance:
         graph = Graph("decoder", weights)
-        write_decoder(OnnxRuntimeDialect(graph, checkpoint), table, advance)
+        write_decoder(OnnxRuntimeDialect(graph, checkpoint, in_bytes), table, advance)
         graph.save(out / f"{DECODER}.onnx")
 
     if rows:

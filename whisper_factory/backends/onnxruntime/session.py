@@ -18,7 +18,7 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 if TYPE_CHECKING:
     import onnxruntime
 
-Array = NDArray[np.float32] | NDArray[np.int64]
+Array = NDArray[Any]
 
 
 def _bind_input(binding: onnxruntime.IOBinding, name: str, array: Array) -> None:
@@ -55,6 +55,13 @@ def _bind_output(binding: onnxruntime.IOBinding, name: str, array: Array) -> Non
 def _names(kind: str, layers: int) -> list[str]:
     """Names of a KV cache's tensors in the graphs, in the order of `Tensors`."""
     return [f"{kind}_{part}_{layer}" for layer in range(layers) for part in "kv"]
+
+
+def _cross(block: KVBlock, layers: int) -> list[tuple[str, Array]]:
+    """Cross-attention's tensors by their names in the graphs: keys and values, and the scales of those in bytes."""
+    names = _names("cross", layers)
+    found = [*zip(names, block.cross, strict=True)]
+    return [*found, *zip((f"{name}_scale" for name in names), block.scales, strict=True)] if block.scales else found
 
 
 class OnnxRuntimeEngine:
@@ -99,7 +106,7 @@ class OnnxRuntimeEngine:
         binding = self.encoder.io_binding()
         for window in range(batch):
             _bind_input(binding, "mel", mel[window:window + 1])
-            for name, array in zip(_names("cross", self.spec.dimensions.n_text_layer), block.cross, strict=True):
+            for name, array in _cross(block, self.spec.dimensions.n_text_layer):
                 _bind_output(binding, name, array[window:window + 1])
             self.encoder.run_with_iobinding(binding, self._encoder_run)
         return OnnxRuntimeUtterance(self, block)
@@ -149,7 +156,7 @@ class OnnxRuntimeUtterance:
         _bind_input(binding, "embedded", self._embedded)
         _bind_input(binding, "past_length", self._past)
         _bind_output(binding, "logits", self._logits)
-        for name, array in zip(_names("cross", layers), self._block.cross, strict=True):
+        for name, array in _cross(self._block, layers):
             _bind_input(binding, name, array)
         for name, array in zip(_names("past", layers), self._block.past, strict=True):
             _bind_input(binding, name, array)
