@@ -6,12 +6,23 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 MOST = 4  # threads; what they feed is written by one
+
+
+@contextmanager
+def mapping(threads: int) -> Iterator[Callable[[Callable[[T], R], Iterable[T]], Iterator[R]]]:
+    """While it is open: what maps a function over items as `map` does, on so many threads, all items at once."""
+    if threads < 2:
+        yield map
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield pool.map
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
