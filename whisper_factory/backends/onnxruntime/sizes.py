@@ -27,7 +27,7 @@ def token_bytes(spec: EngineSpec) -> int:
 def cross_in_bytes(spec: EngineSpec) -> bool:
     """Whether cross-attention's keys and values are bytes (byte_kv.py): in an engine of integers for several windows.
 
-    Those of one window lie in the processor's cache, where rounding queries and weights costs more than it gains.
+    Those of one window lie in the processor's cache, where bytes gain little.
     """
     return spec.precision.bits > 0 and spec.profile.max_batch_size > 1
 
