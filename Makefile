@@ -8,8 +8,10 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 run: $(VENV)/.installed
 	$(VENV)/bin/python -m whisper_factory profile=duplex_lowmem model=tiny.en
 
+# In two processes, a module's tests in one of them; then what measures time, alone.
 test: lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m 'not alone' --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(VENV)/bin/python -m pytest -m alone
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

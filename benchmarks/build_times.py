@@ -21,8 +21,8 @@ from pathlib import Path
 
 from precisions import machine
 
-from whisper_factory.backends.onnx_graph.runtime import physical_cores
 from whisper_factory.measure import _versions
+from whisper_factory.threads import physical_cores
 
 SMALL = {"n_audio_state": 768, "n_audio_head": 12, "n_audio_layer": 12, "n_text_state": 768, "n_text_head": 12,
          "n_text_layer": 12}

@@ -29,6 +29,7 @@ from whisper_factory.backends.onnx_graph.unrounded import write_unrounded
 from whisper_factory.backends.onnxruntime.many_rows import ManyRowsDialect
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.measure import _versions
+from whisper_factory.threads import physical_cores
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.logmel import log_mel
 
@@ -100,7 +101,7 @@ def main() -> None:
     """Print the table as it grows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["tiny.en", "base"])
-    parser.add_argument("--threads", type=int, default=runtime.physical_cores())
+    parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args()
     print(f"| model | products | {', '.join(f'arena {way} ms |' for way in WAYS).replace(',', '')} error of states |\n"

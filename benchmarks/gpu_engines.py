@@ -6,6 +6,7 @@ and clips.json), whisper/ (openai-whisper, if it is to be measured).
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from dataclasses import fields, replace
@@ -52,10 +53,12 @@ def built(payload: Path, work: Path, spec: EngineSpec) -> Path:
     if not (target / "engine.json").exists():
         checkpoint = work / f"checkpoint-{spec.model}-{spec.precision.name}"
         source = payload / "sources" / spec.model
-        if not (checkpoint / "done").exists():
-            convert.checkpoint(source, "ctranslate2", checkpoint, spec.model, spec.dimensions, spec.precision)
-            shutil.copyfile(source / "vocabulary.tiktoken", checkpoint / "vocabulary.tiktoken")
-            (checkpoint / "done").touch()
+        with (work / f"{checkpoint.name}.lock").open("w") as lock:  # several measurements may want it at once
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (checkpoint / "done").exists():
+                convert.checkpoint(source, "ctranslate2", checkpoint, spec.model, spec.dimensions, spec.precision)
+                shutil.copyfile(source / "vocabulary.tiktoken", checkpoint / "vocabulary.tiktoken")
+                (checkpoint / "done").touch()
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         backends.get(spec.backend).build(checkpoint, spec, target, lambda line: None, work / "failed")

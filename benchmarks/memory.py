@@ -21,8 +21,8 @@ from precisions import machine
 
 from tests.compositions import composition
 from whisper_factory import backends, factory, memory, schema
-from whisper_factory.backends.onnx_graph.runtime import physical_cores
 from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.threads import physical_cores
 
 PRECISIONS, PROFILES, MODES = ("float32", "int8", "int4"), ("interactive", "batch", "duplex_lowmem"), (
     "contiguous", "paged")

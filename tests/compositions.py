@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -14,7 +16,12 @@ from whisper_factory.schema import Composition
 
 
 def composition(*overrides: str) -> Composition:
-    """What the command line would compose."""
+    """What the command line would compose, to be changed at will."""
+    return deepcopy(_composition(*overrides))
+
+
+@cache  # a fifth of a second each
+def _composition(*overrides: str) -> Composition:
     ConfigStore.instance().store(name="base_schema", node=Composition)
     recipes.register()
     with initialize_config_dir(str(configuration_directory().absolute()), version_base="1.3"):

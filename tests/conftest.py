@@ -6,14 +6,37 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from tests.forks import Forks
 from whisper_factory import clips
 
+with mock.patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"):  # in this process: its threads wait busily for a core
+    import_module("numpy")
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+# Modules that build tiny.en in the shared store, which each of pytest-xdist's processes has for itself.
+TINY_EN = ("test_engines.py", "test_main.py", "test_tensorrt.py", "test_wheel.py")
+
+
+def pytest_collection_finish() -> None:
+    """Torch too computes in one thread, if a test uses it."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A module's tests stay in one of pytest-xdist's processes, for the engines that they share."""
+    for item in items:
+        group = "tiny.en" if item.path.name in TINY_EN else item.path.relative_to(item.config.rootpath)
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture(scope="session")
@@ -36,14 +59,26 @@ def python() -> Command:
     return run
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    started = Forks()
+    yield started
+    started.close()
+
+
 @pytest.fixture
-def factory(python: Command, shared_store: Path, tmp_path: Path) -> Command:
-    """Run `python -m whisper_factory OVERRIDES...` in an empty working directory, over the shared store."""
+def factory(python: Command, forks: Forks, shared_store: Path, tmp_path: Path) -> Command:
+    """Run `python -m whisper_factory OVERRIDES...` in an empty working directory, over the shared store.
+
+    With variables of the environment in a fresh interpreter, which may heed them; else in a fork of one.
+    """
 
     def run(*overrides: object, **environment: str) -> subprocess.CompletedProcess[str]:
         first = 1 if str(overrides[0]).startswith("-") else 0  # argparse wants the overrides in one piece
         arguments = [*overrides[:first], f"store.path={shared_store}", *overrides[first:]]
-        return python("whisper_factory", *arguments, cwd=tmp_path, **environment)
+        if environment:
+            return python("whisper_factory", *arguments, cwd=tmp_path, **environment)
+        return forks.run("whisper_factory", *arguments, cwd=tmp_path)
 
     return run
 

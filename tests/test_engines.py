@@ -42,14 +42,11 @@ def test_tiny_en_int8_hears_what_openai_whisper_hears(factory: Command, python: 
     engine = build(factory, tmp_path, "model=tiny.en", "precision=int8", "profile.max_input_len=3000",
                    "profile.padding_strategy=max")
     ours = [entry["text"] for entry in heard(python, engine, "--input_file", *(clip.path for clip in quick))]
-    reference = build(factory, tmp_path, "model=tiny.en", "precision=float32", "profile.max_input_len=3000",
-                   "profile.padding_strategy=max")
+    reference = build(factory, tmp_path, "model=tiny.en", "precision=float32", "stop_after=convert")
     model = openai_model(reference / "checkpoint")
     options = whisper.DecodingOptions(language="en", without_timestamps=True, fp16=False)
-    theirs = []
-    for clip in quick:
-        audio = whisper.pad_or_trim(torch.from_numpy(read_audio(clip.path)))
-        theirs.append(whisper.decode(model, whisper.log_mel_spectrogram(audio), options).text)
+    audio = [whisper.pad_or_trim(torch.from_numpy(read_audio(clip.path))) for clip in quick]
+    theirs = [found.text for found in whisper.decode(model, whisper.log_mel_spectrogram(torch.stack(audio)), options)]
     same = sum(one == other for one, other in zip(ours, theirs, strict=True))
     assert same >= 11, list(zip(ours, theirs, strict=True))
 
@@ -91,10 +88,12 @@ def test_one_model_by_three_routes_is_one_checkpoint(
         assert len({(directory / "checkpoint" / name).read_bytes() for directory in made}) == 1, name
 
 
-def test_turning_the_end_anchor_off_misses_the_gate(factory: Command) -> None:
-    """A bare 7.5 s window loops: validation must notice, or it guards nothing."""
+def test_turning_the_end_anchor_off_misses_the_gate(factory: Command, tmp_path: Path) -> None:
+    """A bare 7.5 s window loops: validation must notice, in three clips already, or it guards nothing."""
+    (tmp_path / "three.jsonl").write_text("".join(
+        json.dumps({"audio": str(clip.path), "text": clip.text}) + "\n" for clip in clips.bundled("quick")[:3]))
     done = factory("model=tiny.en", "profile=duplex_lowmem", "profile.end_anchor=0", "profile.margin_frames=0",
-                   "validation.repeats=1")
+                   f"validation.clips='{tmp_path}/three.jsonl'", "validation.min_clips=3", "validation.repeats=1")
     assert done.returncode == 3, done.stderr
     assert "token_agreement is" in done.stderr
     assert "runaways" in done.stdout

@@ -37,7 +37,9 @@ def test_it_carries_configuration_and_clips(wheel: Path) -> None:
     assert not [name for name in names if not name.startswith(("whisper_factory/", "whisper_factory-"))]
 
 
-def test_installed_elsewhere_it_makes_an_engine(wheel: Path, tmp_path: Path, shared_store: Path) -> None:
+def test_installed_elsewhere_it_makes_an_engine(
+    wheel: Path, tmp_path: Path, shared_store: Path, one_clip: tuple[str, ...]
+) -> None:
     """Its dependencies come from this environment, by a path file; the project itself only from the wheel."""
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
@@ -51,7 +53,7 @@ def test_installed_elsewhere_it_makes_an_engine(wheel: Path, tmp_path: Path, sha
     where = run(python, "-c", "import whisper_factory; print(whisper_factory.__file__)", cwd=work)
     assert Path(where.stdout.strip()).is_relative_to(site)
     done = run(tmp_path / "venv" / "bin" / "whisper-factory", "model=tiny.en", f"store.path={shared_store}",
-               "validation.repeats=1", cwd=work)
+               *one_clip, cwd=work)
     assert "directory   outputs/tiny.en-int8-interactive-contiguous-onnxruntime/" in done.stdout
     assert [path.name for path in work.iterdir()] == ["outputs"]
 

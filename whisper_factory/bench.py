@@ -51,18 +51,9 @@ def parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 1 our bug, 2 the user's mistake, 4 the environment."""
-    console.prepare()
-    try:
-        flags = parser()
-        bench(flags.parse(_dashed(sys.argv[1:] if arguments is None else arguments, flags.names())))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return console.INTERRUPTED
-    except Exception as error:
-        if console.wants_traceback():
-            raise
-        return console.tell(error)
-    return console.finish()
+    flags = parser()
+    return console.run(lambda: bench(flags.parse(_dashed(sys.argv[1:] if arguments is None else arguments,
+                                                         flags.names()))))
 
 
 def _dashed(arguments: list[str], names: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from whisper_factory.errors import EnvironmentFault, FactoryError
@@ -41,6 +41,27 @@ def finish() -> int:
     except BrokenPipeError as error:
         return tell(error)
     return 0
+
+
+def run(work: Callable[[], int | None], interrupted: str = "interrupted") -> int:
+    """A command from its start to its end; returns its exit code.
+
+    Args:
+        work: what it does; returns an exit code of its own, if it has any.
+        interrupted: what an interrupt has it say; nothing where another process started it, which says so.
+    """
+    prepare()
+    try:
+        code = work()
+    except KeyboardInterrupt:
+        if interrupted:
+            print(interrupted, file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if wants_traceback():
+            raise
+        return tell(error)
+    return finish() or code or 0
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -55,18 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
     flags.add_argument("--threads", type=int)
     flags.add_argument("--progress", action="store_true", help="print a line for each clip")
     wanted = flags.parse_args(arguments)
-    console.prepare()
-    try:
+
+    def work() -> None:
         report = measure(wanted.engine_dir, _manifest(wanted.manifest), max(1, wanted.repeats), wanted.threads,
                          _heard if wanted.progress else None)
         wanted.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except KeyboardInterrupt:
-        return console.INTERRUPTED
-    except Exception as error:
-        if console.wants_traceback():
-            raise
-        return console.tell(error)
-    return 0
+
+    return console.run(work, interrupted="")
 
 
 def _heard(clips: int, total: int) -> None:
@@ -196,8 +191,12 @@ def _row(transcript: Transcript, latency: float) -> dict[str, Any]:
 
 
 def _versions(backend: str) -> dict[str, str]:
+    """Of Python and of the libraries that a backend's engines run with."""
+    from whisper_factory import backends
+
     found = {"python": platform.python_version()}
-    for package in ("numpy", backend, f"{backend}-gpu"):
+    modules = backends.get(backend).LIBRARIES
+    for package in (*modules, *(f"{module}-gpu" for module in modules)):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -86,10 +86,9 @@ def _wrong_calibration(composition: Composition) -> list[str]:
     if calibration.method not in CALIBRATIONS:
         problems.append(f"calibration.method: unknown '{calibration.method}'; "
                         f"{choices(calibration.method, CALIBRATIONS)}")
-    per_row = precision.bits == 4 and not precision.group_size and not precision.keep
-    if calibration.method != "none" and not per_row:
-        problems.append(f"calibration={calibration.method} is for 4 bits with one scale an output channel, not for "
-                        f"precision={precision.name}; choices: precision=int4, calibration=none")
+    if calibration.method != "none" and precision.bits != 4:
+        problems.append(f"calibration={calibration.method} is for 4 bits, not for precision={precision.name}; choices: "
+                        "precision=int4, precision=int4_g32, precision=int4_g128, calibration=none")
     if calibration.method == "none" and calibration.clips:
         problems.append("calibration.clips goes with calibration=gptq or calibration=scale")
     if not 0 <= calibration.seed < 1 << 63:

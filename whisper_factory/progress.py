@@ -33,6 +33,7 @@ REDRAW = 0.1  # seconds
 WIDEST, NARROWEST = 30, 5  # bars, in columns
 WITHOUT_CURSOR = ("", "dumb", "unknown")  # values of TERM
 BYTES = "B"  # the unit of bytes, which are shown in MB
+LAYERS = "layers"
 
 Advance = Callable[[float], None]
 

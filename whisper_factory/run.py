@@ -50,17 +50,7 @@ def parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 1 our bug, 2 the user's mistake, 4 the environment."""
-    console.prepare()
-    try:
-        run(_parse(arguments))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return console.INTERRUPTED
-    except Exception as error:
-        if console.wants_traceback():
-            raise
-        return console.tell(error)
-    return console.finish()
+    return console.run(lambda: run(_parse(arguments)))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

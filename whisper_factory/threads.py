@@ -1,13 +1,17 @@
-"""Work done ahead by a few threads; NumPy lets go of the interpreter's lock where it matters."""
+"""How many threads there may be, and work done ahead by a few; NumPy lets go of the interpreter's lock where it
+matters."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,12 +25,28 @@ def mapping(threads: int) -> Iterator[Callable[[Callable[[T], R], Iterable[T]], 
     if threads < 2:
         yield map
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(threads) as pool:
         yield pool.map
 
 
+def physical_cores() -> int:
+    """Physical cores among the processors that this process may run on: hyperthreads of one core count once."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text(encoding="ascii"))
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
+
+
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """The function's results, in order, each computed while those before it are used; few are held at once."""
+    from concurrent.futures import ThreadPoolExecutor  # here: a plan counts cores, and need not wait for it
+
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(MOST, usable)
     with ThreadPoolExecutor(workers) as pool:

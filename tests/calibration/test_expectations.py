@@ -14,16 +14,25 @@ def notes(*overrides: str) -> str:
     return "\n".join(plan.make(made, lambda step, key: False).notes)
 
 
-@pytest.mark.parametrize("method", ["none", "gptq"])
-def test_a_model_that_was_measured(method: str) -> None:
-    said = notes("model=tiny.en", "precision=int4", f"calibration={method}")
-    assert "expect of int4: a word error rate of 20.7 % with precision=float32, 69.5 % with calibration=none" in said
-    assert f"{expectations.MEASURED['tiny.en'][method]:.1f} % with calibration={method}" in said
+@pytest.mark.parametrize(("precision", "method"), [("int4", "none"), ("int4", "gptq"), ("int4_g32", "none"),
+                                                   ("int4_g128", "none")])
+def test_a_model_that_was_measured(precision: str, method: str) -> None:
+    said = notes("model=tiny.en", f"precision={precision}", f"calibration={method}")
+    assert f"expect of {precision}: a word error rate of 20.7 % with precision=float32" in said
+    assert f"{expectations.MEASURED['tiny.en'][precision][method]:.1f} % with calibration={method}" in said
 
 
-def test_what_was_not_measured() -> None:
-    assert "int4 of tiny.en with calibration=scale was not measured" in notes("model=tiny.en", "precision=int4",
-                                                                              "calibration=scale")
+@pytest.mark.parametrize("overrides", [["calibration=scale"], ["precision.keep=[encoder.blocks.0.mlp.2]"],
+                                       ["model=small.en"]])
+def test_what_was_not_measured(overrides: list[str]) -> None:
+    said = notes("model=tiny.en", "precision=int4", *overrides)
+    assert "was not measured" in said
+    assert "expect of" not in said
+
+
+def test_every_measured_rate_has_that_of_float32_beside_it_and_is_of_a_precision_that_is_told() -> None:
+    assert set(expectations.MEASURED) <= set(expectations.FLOAT32)
+    assert {name for rates in expectations.MEASURED.values() for name in rates} <= set(expectations.NAMES)
 
 
 def test_other_precisions_say_nothing() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from whisper_factory.calibration import fitting
 from whisper_factory.calibration.fitting import Floats, Method, Moments
+from whisper_factory.quantization import weight_only
 
 NAME = "layer"
 
@@ -21,7 +22,7 @@ def data(shift: float = 0.0, seed: int = 0) -> tuple[Floats, Floats, Floats]:
 
 
 def error(found: fitting.Fitted, x: Floats, y: Floats) -> Floats:
-    made = found.rounded.q * found.rounded.scale[:, None]
+    made = weight_only.dequantize(found.rounded.q, found.rounded.scale)
     wrong: Floats = x @ made.T + found.bias - y
     return wrong
 
@@ -33,6 +34,17 @@ def test_moments_of_parts_are_those_of_the_whole() -> None:
     np.testing.assert_allclose(parts.inputs, whole.inputs, rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(parts.outputs[NAME], whole.outputs[NAME], rtol=1e-4, atol=1e-1)
     assert Moments.of(x, {NAME: y}, 0.25).inputs[-1, -1] == 500
+
+
+def test_moments_of_outputs_follow_from_those_of_the_exact_inputs() -> None:
+    weight, x, _ = data(shift=2.0)
+    bias, drifted = np.arange(24, dtype=np.float32), x * np.linspace(0.9, 1.1, x.shape[1], dtype=np.float32)
+    wanted = Moments.of(drifted, {"with": x @ weight.T + bias, "without": x @ weight.T})
+    found = Moments.of(drifted, {fitting.EXACT: fitting.extended(x)})
+    found.apply({"with": (weight, bias), "without": (weight, None)})
+    assert set(found.outputs) == set(wanted.outputs)
+    for name, sums in wanted.outputs.items():
+        np.testing.assert_allclose(found.outputs[name], sums, rtol=1e-4, atol=1e-5 * np.abs(sums).max())
 
 
 @pytest.mark.parametrize("method", ["scale", "gptq"])
@@ -51,6 +63,18 @@ def test_compensation_is_better_than_a_scale() -> None:
     by_scale, by_gptq = (np.square(error(fitting.fit(weight, moments, NAME, method), x, y)).mean()
                          for method in ("scale", "gptq"))
     assert by_gptq < 0.6 * by_scale
+
+
+@pytest.mark.parametrize("method", ["scale", "gptq"])
+def test_a_scale_for_each_group_is_better_than_one_for_a_row(method: Method) -> None:
+    weight, x, _ = data()
+    weight[:, :8] *= 0.3
+    moments = Moments.of(x, {NAME: x @ weight.T})
+    row, grouped = (fitting.fit(weight, moments, NAME, method, group_size=size) for size in (0, 8))
+    assert row.rounded.scale.shape == (24,)
+    assert grouped.rounded.scale.shape == (24, 4)
+    wrong = [np.square(error(found, x, x @ weight.T)).mean() for found in (row, grouped)]
+    assert wrong[1] < 0.8 * wrong[0]
 
 
 def test_a_layer_makes_up_for_inputs_that_have_drifted() -> None:

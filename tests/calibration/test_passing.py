@@ -14,6 +14,7 @@ from whisper_factory.calibration import forward, passing
 from whisper_factory.calibration.fitting import Method
 from whisper_factory.calibration.passing import Calibrated, Window, calibrate
 from whisper_factory.calibration.worker import as_stored
+from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
 from whisper_factory.quantization import weight_only
 from whisper_factory.whisper.tensors import is_quantized
@@ -88,6 +89,18 @@ def test_the_same_bytes_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatc
     several = digest()
     monkeypatch.setattr("whisper_factory.threads.MOST", 1)
     assert digest() == several
+
+
+def test_groups_have_scales_of_their_own_and_kept_layers_are_not_rounded_to_4_bits() -> None:
+    keep = ("encoder.blocks.0.mlp.2", "decoder.blocks.0.cross_attn.key", "decoder.blocks.0.cross_attn.value")
+    told: list[float] = []
+    found = calibrate(TENSORS, SIZES, windows(0, 4), "gptq", told.append, Precision("int4_g32", 4, "float16", 32, keep))
+    layers = {name.removesuffix(".weight") for name in filter(is_quantized, TENSORS)}
+    assert set(found.rounded) == layers - set(keep)
+    assert "encoder.blocks.0.mlp.2.bias" not in found.biases
+    assert sum(told) == len(layers)
+    for one in found.rounded.values():
+        assert one.scale.shape == (one.q.shape[0], one.q.shape[1] // 32)
 
 
 def test_progress_is_told_layer_by_layer() -> None:

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from whisper_factory.quantization import compensated, weight_only
+from whisper_factory.quantization import groups as grouped
 from whisper_factory.quantization.compensated import HIGH, LOW, Factor, Floats
 
 ROWS, COLUMNS = 24, 160  # more columns than two blocks
@@ -31,7 +32,7 @@ def test_each_stage_costs_less_than_the_one_before() -> None:
     weight, gram = layer()
     narrow = gram.astype(np.float32)
     plain, scale = weight_only.quantize(weight, 4)
-    costs = [total(weight, gram, plain.astype(np.float32), scale)]
+    costs = [total(weight, gram, plain.astype(np.float32), scale[:, None])]
     scale = compensated.search_scales(weight, narrow)
     costs.append(total(weight, gram, compensated.round_to(weight, scale), scale))
     q = compensated.gptq(weight, Factor.of(gram), scale)
@@ -48,9 +49,55 @@ def test_each_stage_costs_less_than_the_one_before() -> None:
     assert np.array_equal(q, np.rint(q))
 
 
+@pytest.mark.parametrize("groups", [5, 20])
+def test_each_stage_costs_less_with_groups_too_and_the_more_the_less(groups: int) -> None:
+    weight, gram = layer()
+    narrow, factor = gram.astype(np.float32), Factor.of(gram)
+    plain, scale = grouped.quantize(weight, 4, COLUMNS // groups)
+    costs = [total(weight, gram, plain.astype(np.float32), scale)]
+    scale = compensated.search_scales(weight, narrow, groups)
+    assert scale.shape == (ROWS, groups)
+    costs.append(total(weight, gram, compensated.round_to(weight, scale), scale))
+    scale = compensated.search_scales(weight, factor.left, groups)
+    q = compensated.gptq(weight, factor, scale)
+    costs.append(total(weight, gram, q, scale))
+    q = compensated.descend(weight, narrow, scale, q)
+    costs.append(total(weight, gram, q, scale))
+    scale = compensated.refit(weight, narrow, q, scale)
+    costs.append(total(weight, gram, q, scale))
+    assert costs == sorted(costs, reverse=True)
+    row = compensated.search_scales(weight, factor.left)
+    assert costs[2] < total(weight, gram, compensated.gptq(weight, factor, row), row)
+    assert (scale > 0).all()
+
+
+def test_each_column_keeps_its_group_in_whatever_order_columns_are_rounded() -> None:
+    weight, gram = layer()
+    weight[:, :COLUMNS // 2] *= 100  # the weak inputs' weights
+    gram = gram * np.outer(*[np.repeat([0.1, 1], COLUMNS // 2)] * 2)
+    scale = np.abs(weight.reshape(ROWS, 2, -1)).max(axis=2) / HIGH
+    q = compensated.gptq(weight, Factor.of(gram), scale)
+    assert np.abs(weight - compensated.made_of(q, scale)).max() < 4 * scale.max()
+    assert total(weight, gram, q, scale) < total(weight, gram, compensated.round_to(weight, scale), scale)
+
+
+def test_a_refitted_scale_cannot_be_bettered() -> None:
+    weight, gram = layer(2, columns=64)
+    narrow = gram.astype(np.float32)
+    scale = compensated.search_scales(weight, narrow, 2)
+    q = compensated.round_to(weight, scale)
+    for _ in range(50):
+        scale = compensated.refit(weight, narrow, q, scale)
+    least = compensated.cost(weight, narrow, q, scale)
+    for group, by in itertools.product(range(2), (0.98, 1.02)):
+        other = scale.copy()
+        other[:, group] *= by
+        assert (compensated.cost(weight, narrow, q, other) > least).all()
+
+
 def test_inputs_that_are_independent_leave_nothing_to_compensate() -> None:
     weight, _ = layer()
-    scale = np.abs(weight).max(axis=1) / HIGH
+    scale = np.abs(weight).max(axis=1, keepdims=True) / HIGH
     nearest = compensated.round_to(weight, scale)
     np.testing.assert_array_equal(compensated.gptq(weight, Factor.of(np.eye(COLUMNS)), scale), nearest)
     np.testing.assert_array_equal(compensated.descend(weight, np.eye(COLUMNS, dtype=np.float32), scale, nearest),
@@ -73,9 +120,9 @@ def test_the_search_finds_a_smaller_scale_for_a_row_with_one_large_weight_that_h
     weight = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 64)).astype(np.float32)
     weight[0, 5] = 1.0
     gram = np.eye(64, dtype=np.float32)
-    assert compensated.search_scales(weight, gram)[0] > 0.8 / HIGH
+    assert compensated.search_scales(weight, gram)[0, 0] > 0.8 / HIGH
     gram[5, 5] = 1e-4
-    assert compensated.search_scales(weight, gram)[0] < 0.6 / HIGH
+    assert compensated.search_scales(weight, gram)[0, 0] < 0.6 / HIGH
 
 
 def test_dead_inputs_and_rows_of_zeros() -> None:
@@ -90,7 +137,7 @@ def test_dead_inputs_and_rows_of_zeros() -> None:
     assert np.isfinite(scale).all()
     assert not q[3].any()
     assert scale[3] == 0
-    alive = weight[:, 7] * (scale > 0)
+    alive, scale = weight[:, 7] * (scale[:, 0] > 0), scale[:, 0]
     np.testing.assert_allclose(q[:, 7] * scale, np.clip(alive, LOW * scale, HIGH * scale), atol=scale.max())
 
 
@@ -99,6 +146,15 @@ def test_no_inputs_at_all_are_plain_rounding() -> None:
     gram = compensated.damp(np.zeros((COLUMNS, COLUMNS)))
     scale = compensated.search_scales(weight, gram.astype(np.float32))
     np.testing.assert_array_equal(compensated.gptq(weight, Factor.of(gram), scale), compensated.round_to(weight, scale))
+
+
+def test_a_factor_is_of_the_inverse() -> None:
+    _, gram = layer()
+    factor = Factor.of(gram)
+    turned = gram[np.ix_(factor.order, factor.order)]
+    upper = factor.upper.astype(np.float64)
+    np.testing.assert_allclose(upper.T @ upper @ turned, np.eye(COLUMNS), atol=1e-3)
+    np.testing.assert_allclose(np.tril(factor.upper, -1), 0, atol=1e-6)
 
 
 def test_a_covariance_that_cannot_be_used() -> None:

@@ -65,6 +65,19 @@ def test_the_checkpoint_has_the_same_layout_other_integers_and_says_how(tmp_path
     assert "calibration" not in json.loads((plain / "config.json").read_text(encoding="utf-8"))
 
 
+def test_groups_are_calibrated_and_layers_that_keep_8_bits_are_rounded_as_they_are(tmp_path: Path) -> None:
+    how = ("precision=int4_g32", "precision.keep=[encoder.blocks.0.mlp.*]")
+    plain = factory.produce(declared(tmp_path, *how), "").finished["convert"].path
+    made = factory.produce(declared(tmp_path, *how, "calibration=gptq", f"calibration.clips={few(tmp_path)}"), "")
+    exact, found = Checkpoint.open(plain), Checkpoint.open(made.finished["convert"].path)
+    assert {name: (array.dtype, array.shape) for name, array in exact.raw.items()} == {
+        name: (array.dtype, array.shape) for name, array in found.raw.items()}
+    for name in exact.raw:
+        linear = is_quantized(name) or name.endswith(".scale") or is_quantized(name.replace(".bias", ".weight"))
+        kept = name.startswith("encoder.blocks.0.mlp.")
+        assert np.array_equal(exact.raw[name], found.raw[name]) != (linear and not kept), name
+
+
 def test_the_same_bytes_again(tmp_path: Path) -> None:
     listed = few(tmp_path)
     made = [factory.produce(declared(tmp_path / place, "calibration=gptq", f"calibration.clips={listed}"), "")
@@ -91,8 +104,8 @@ def test_the_plan_names_the_method_the_clips_and_the_time() -> None:
 
 
 @pytest.mark.parametrize(("overrides", "said"), [
-    (["precision=int8", "calibration=gptq"], r"is for 4 bits with one scale an output channel, not for precision=int8; "
-                                             r"choices: precision=int4, calibration=none"),
+    (["precision=int8", "calibration=gptq"], r"is for 4 bits, not for precision=int8; choices: precision=int4, "
+                                             r"precision=int4_g32, precision=int4_g128, calibration=none"),
     (["calibration.method=awq"], r"calibration\.method: unknown 'awq'; .*none, scale, gptq"),
     (["calibration.clips=a.jsonl"], r"calibration\.clips goes with calibration=gptq or calibration=scale"),
     (["calibration=gptq", "calibration.seed=-1"], r"calibration\.seed=-1: must be 0 to"),

@@ -1,4 +1,4 @@
-"""model=debug through the factory, in this process: what the store's tests make, break and make again."""
+"""model=debug at half its size through the factory, in this process: what the tests make, break and make again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from whisper_factory import clips, factory, schema
 from whisper_factory.factory import Outcome
 from whisper_factory.schema import Composition
 
+SMALL = ("model.dimensions.n_audio_state=64", "model.dimensions.n_audio_head=1", "model.dimensions.n_audio_layer=1",
+         "model.dimensions.n_text_state=64", "model.dimensions.n_text_head=1", "model.dimensions.n_text_layer=1")
 STEPS = ("fetch", "convert", "build", "reference", "validate")
 
 
 def composed(*overrides: str) -> Composition:
     """The debug engine's composition, settled."""
-    made = composition("model=debug", "profile=duplex_lowmem", *overrides)
+    made = composition("model=debug", *SMALL, "profile=duplex_lowmem", *overrides)
     schema.settle(made)
     return made
 
@@ -49,11 +51,16 @@ def digests(outcome: Outcome) -> dict[str, dict[str, str]]:
 
 
 @contextmanager
-def lines() -> Iterator[list[str]]:
-    """What the factory logs meanwhile."""
+def lines(answers: Mapping[str, Callable[[], object]] = {}) -> Iterator[list[str]]:
+    """What the factory logs meanwhile. When it says a line of `answers`, that is called."""
     said: list[str] = []
     logger, handler = logging.getLogger("whisper_factory"), logging.Handler(logging.INFO)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+
+    def emit(record: logging.LogRecord) -> None:
+        said.append(record.getMessage())
+        answers.get(said[-1], lambda: None)()
+
+    handler.emit = emit  # type: ignore[method-assign]
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -104,15 +105,20 @@ def test_a_run_in_progress_blocks_it_and_is_named(tmp_path: Path, two: tuple[Pat
 def test_a_run_waits_while_the_store_is_being_tidied(tmp_path: Path) -> None:
     produce(tmp_path, "validation=none")
     store = tmp_path / "store"
-    code = ("import sys, time; from pathlib import Path; from whisper_factory.store import holds\n"
-            "with holds.locked(Path(sys.argv[1])):\n print('in', flush=True); time.sleep(1)")
-    with subprocess.Popen([sys.executable, "-c", code, str(store / "locks" / "store.lock")], stdout=subprocess.PIPE,
+    code = ("import sys; from pathlib import Path; from whisper_factory.store import holds\n"
+            "with holds.locked(Path(sys.argv[1])):\n print('in', flush=True); sys.stdin.read()")
+    command = [sys.executable, "-c", code, str(store / "locks" / "store.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as process:
+        assert process.stdin
         assert process.stdout
         assert process.stdout.readline() == b"in\n"
-        with lines() as said:
+        tidied = threading.Timer(30, process.kill)  # if nobody says that it waits
+        tidied.start()
+        with lines({"the store is being tidied, waiting": process.stdin.close}) as said:
             produce(tmp_path, "validation=none")
-        process.wait()
+        tidied.cancel()
+        assert process.wait() == 0, "it was waited for"
     assert "the store is being tidied, waiting" in said
 
 

@@ -19,6 +19,7 @@ from tests.conftest import Command
 from whisper_factory.complaints import PLUGINS
 from whisper_factory.job import configuration_directory
 from whisper_factory.schema import Composition
+from whisper_factory.store import holds
 from whisper_factory.sweeps.rows import UNFINISHED
 
 SWEEP = ("-m", "model=debug", "profile=duplex_lowmem", "validation=none")
@@ -88,17 +89,26 @@ def test_a_sweep_in_other_processes(factory: Command, tmp_path: Path, options: t
     assert "hydra" not in rows["failed"]["command"]
 
 
-def test_a_job_that_is_killed_is_a_row_and_made_by_the_same_command(tmp_path: Path, shared_store: Path) -> None:
-    command = [sys.executable, "-m", "whisper_factory", *SWEEP, "model.seed=77", "precision=int8,int4",
-               f"store.path={shared_store}", "hydra/launcher=local"]
+# Submitit looks for the results of a job that ended without any for 15 s.
+IMPATIENT = ("import runpy; from submitit.core.core import Job; Job._results_timeout_s = 1; "
+             "runpy.run_module('whisper_factory', run_name='__main__', alter_sys=True)")
+
+
+def test_a_job_that_is_killed_is_a_row_and_made_by_the_same_command(tmp_path: Path) -> None:
+    """Its store is being tidied, so that it waits to be killed."""
+    store = tmp_path / "store"
+    command = [sys.executable, "-c", IMPATIENT, *SWEEP, "precision=int8,int4", f"store.path={store}",
+               "hydra/launcher=local"]
+    (store / "locks").mkdir(parents=True)
     with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sweep:
-        kill_first_job(tmp_path)
-        printed, told = sweep.communicate(timeout=120)
+        with holds.locked(store / "locks" / "store.lock"):
+            kill_first_job(tmp_path)
+        printed, told = sweep.communicate(timeout=300)
     assert sweep.returncode == 4, told
     assert "error: the launcher gave up (UncompletedJobError: " in told
     assert "Error stream" not in told
     assert UNFINISHED in printed
-    again = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=120, check=False)
+    again = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300, check=False)
     assert again.returncode == 0, again.stderr
     assert "2 compositions" in again.stdout
     assert UNFINISHED not in again.stdout
@@ -106,7 +116,7 @@ def test_a_job_that_is_killed_is_a_row_and_made_by_the_same_command(tmp_path: Pa
 
 def kill_first_job(sweep: Path) -> None:
     """Kill the process that makes a sweep's first composition, as soon as it has begun."""
-    for _ in range(1000):
+    for _ in range(5000):
         if list(sweep.glob("outputs/sweeps/*/rows/00000.json")):
             break
         time.sleep(0.02)

@@ -42,15 +42,19 @@ def test_where_nearly_everything_is_forbidden() -> None:
     assert np.isneginf(logprobs[0, 2:]).all()
 
 
-def test_choosing_costs_little_beside_decoding() -> None:
+def test_choosing_costs_a_fraction_of_sorting() -> None:
+    """Measured: 0.5 ms to 15, which is more than a step of the decoder takes."""
     logits = np.random.default_rng(0).standard_normal((4, 51864), dtype=np.float32)
-    took = []
-    for _ in range(20):
+    chosen, sorted_ = [], []
+    for _ in range(20):  # in turns, for a machine that is busy now and then
         copy = logits.copy()
         start = time.perf_counter()
         most_probable(copy, 5)
-        took.append(time.perf_counter() - start)
-    assert min(took) < 0.004  # measured: 0.5 ms; sorting takes 15
+        chosen.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        np.argsort(-logits, axis=1, kind="stable")
+        sorted_.append(time.perf_counter() - start)
+    assert min(chosen) < min(sorted_) / 4
 
 
 def test_beams_keep_the_best_and_set_aside_what_ended() -> None:

@@ -23,6 +23,7 @@ Doubles = NDArray[np.float64]
 Method = Literal["scale", "gptq"]
 
 RIDGE = 0.03  # of the mean variance of an input: how much evidence it takes to move a weight
+EXACT = "exact inputs"
 PARTS = 2  # of a layer's rows
 ROUNDS, SWEEPS = 2, 2  # of integers and scales in turn; of the integers in each
 
@@ -31,7 +32,8 @@ ROUNDS, SWEEPS = 2, 2  # of integers and scales in turn; of the integers in each
 class Moments:
     """Sums over positions of inputs x [n, in] and, by layer, of wanted outputs y [n, out]; float64, [.., in + 1].
 
-    The last column is that of a constant 1: the sums themselves.
+    The last column is that of a constant 1: the sums themselves. Where many layers have their inputs in common, those
+    of the exact model's inputs, EXACT, take their outputs' place until `apply`: a sum for all instead of one for each.
     """
 
     inputs: Doubles
@@ -40,9 +42,9 @@ class Moments:
     @classmethod
     def of(cls, x: Floats, outputs: Mapping[str, Floats], weight: float = 1.0) -> Moments:
         """The moments of one window, each of whose positions counts `weight`."""
-        extended = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
-        found = cls((extended.T @ extended).astype(np.float64),
-                    {name: (y.T @ extended).astype(np.float64) for name, y in outputs.items()})
+        given = extended(x)
+        found = cls((given.T @ given).astype(np.float64),
+                    {name: (y.T @ given).astype(np.float64) for name, y in outputs.items()})
         if weight != 1:
             for sums in (found.inputs, *found.outputs.values()):
                 sums *= weight
@@ -54,6 +56,19 @@ class Moments:
         for name, sums in other.outputs.items():
             self.outputs[name] += sums
 
+    def apply(self, layers: Mapping[str, tuple[Floats, Floats | None]]) -> None:
+        """From the exact inputs' moments to those of the outputs that exact weights [out, in] and biases make."""
+        sums = self.outputs.pop(EXACT)
+        for name, (weight, bias) in layers.items():
+            self.outputs[name] = weight @ sums[:-1]
+            if bias is not None:
+                self.outputs[name] += np.outer(bias, sums[-1])
+
+
+def extended(x: Floats) -> Floats:
+    """Inputs [n, in] with a constant 1 at the end [n, in + 1]."""
+    return np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -63,8 +78,12 @@ class Fitted:
     bias: Floats
 
 
-def fit(weight: Floats, moments: Moments, name: str, method: Method, ridge: float = RIDGE) -> Fitted:
+def fit(weight: Floats, moments: Moments, name: str, method: Method, ridge: float = RIDGE,
+        group_size: int = 0) -> Fitted:
     """Round a weight [out, in].
+
+    Args:
+        group_size: columns that share a scale; 0: a row's have one.
 
     Raises:
         compensated.SingularGram: the inputs' covariance cannot be used.
@@ -75,10 +94,9 @@ def fit(weight: Floats, moments: Moments, name: str, method: Method, ridge: floa
     shared = moments.outputs[name][:, :-1] / count - np.outer(mean_y, mean_x)
     damped = compensated.damp(gram)
     wanted = weight if method == "scale" else _regress(weight, gram, shared, ridge)
-    rounded = _round(wanted, damped, method)
-    made = rounded.q.astype(np.float64) * rounded.scale[:, None]
-    bias = (mean_y - made @ mean_x).astype(np.float32)
-    return Fitted(rounded, bias)
+    q, scale = _round(wanted, damped, method, weight.shape[1] // (group_size or weight.shape[1]))
+    bias = (mean_y - compensated.made_of(q, scale) @ mean_x).astype(np.float32)
+    return Fitted(Rounded(q, scale if group_size else scale[:, 0]), bias)
 
 
 def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Floats:
@@ -89,16 +107,16 @@ def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Fl
     return found
 
 
-def _round(wanted: Floats, gram: Doubles, method: Method) -> Rounded:
-    """The rows go through in PARTS at once; they have nothing to do with each other."""
+def _round(wanted: Floats, gram: Doubles, method: Method, groups: int) -> tuple[NDArray[np.int8], Floats]:
+    """Integers and scales [out, groups]. Rows go through in PARTS at once; they have nothing to do with each other."""
     narrow = gram.astype(np.float32)
     factor = compensated.Factor.of(gram) if method == "gptq" else None
 
     def rounded(rows: Floats) -> tuple[Floats, Floats]:
         if factor is None:
-            scale = compensated.search_scales(rows, narrow)
+            scale = compensated.search_scales(rows, narrow, groups)
             return compensated.round_to(rows, scale), scale
-        scale = compensated.search_scales(rows, factor.left)
+        scale = compensated.search_scales(rows, factor.left, groups)
         q = compensated.gptq(rows, factor, scale)
         for _ in range(ROUNDS):
             q = compensated.descend(rows, narrow, scale, q, SWEEPS)
@@ -108,4 +126,4 @@ def _round(wanted: Floats, gram: Doubles, method: Method) -> Rounded:
     made = list(threads.ahead(rounded, np.array_split(wanted, PARTS)))
     q, scale = (np.concatenate(parts) for parts in zip(*made, strict=True))
     # kernels hold scales in float16: what is measured here is then what they compute
-    return Rounded(q.astype(np.int8), scale.astype(np.float16).astype(np.float32))
+    return q.astype(np.int8), scale.astype(np.float16).astype(np.float32)

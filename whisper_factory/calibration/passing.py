@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from whisper_factory import threads
 from whisper_factory.calibration import fitting, forward
 from whisper_factory.calibration.fitting import Method, Moments
+from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
 from whisper_factory.progress import Advance
+from whisper_factory.quantization import weight_only
 from whisper_factory.quantization.compensated import Rounded, SingularGram
 from whisper_factory.whisper.dimensions import Dimensions
 
@@ -28,8 +30,9 @@ Floats = NDArray[np.float32]
 ANCHOR = 50  # states of silence that the decoder sees after a short window's
 SILENCE_COUNTS = 0.25  # a position of the silent window, against 1 of another
 EVERY = 2  # of the encoder's positions one is counted: neighbours say the same
-TEXTS = 16  # of which moments are taken at once: each is short, and a gram is large
+WINDOWS, TEXTS = 8, 16  # of which moments are taken at once: a gram is large
 DECODER_RIDGE = 0.3  # there are far fewer tokens than positions of audio
+INT4 = Precision("int4", 4, "float16")
 
 
 class Window(NamedTuple):
@@ -49,25 +52,27 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The integers and scales of every linear, and the biases that changed, by OpenAI's names."""
+    """The integers and scales of every linear of 4 bits, and the biases that changed, by OpenAI's names."""
 
     rounded: dict[str, Rounded]
     biases: dict[str, Floats]
 
 
 def calibrate(tensors: Mapping[str, Floats], dimensions: Dimensions, windows: Sequence[Window], method: Method,
-              advance: Advance = lambda amount: None) -> Calibrated:
+              advance: Advance = lambda amount: None, precision: Precision = INT4) -> Calibrated:
     """Round every linear of a model, in the order in which data flows through them.
 
     Args:
         tensors: the exact model, float32, under OpenAI's names.
         windows: one of silence among them, of 3000 frames.
+        precision: of 4 bits; says which neighbours share a scale, and which layers keep 8 bits: those are rounded as
+            they are.
         advance: told of each linear.
 
     Raises:
         UserError: activations that are not finite; a covariance that cannot be used.
     """
-    run = _Pass(tensors, dimensions, windows, method, advance)
+    run = _Pass(tensors, dimensions, windows, method, advance, precision)
     states = run.encoder()
     run.decoder(states)
     return Calibrated(run.found, run.biases)
@@ -75,14 +80,17 @@ def calibrate(tensors: Mapping[str, Floats], dimensions: Dimensions, windows: Se
 
 class _Pass:
     def __init__(self, tensors: Mapping[str, Floats], dimensions: Dimensions, windows: Sequence[Window],
-                 method: Method, advance: Advance) -> None:
+                 method: Method, advance: Advance, precision: Precision) -> None:
         self.exact, self.made = tensors, dict(tensors)
         self.dimensions, self.windows, self.method, self.advance = dimensions, windows, method, advance
+        self.precision = precision
+        for name in precision.keep:
+            self.made[f"{name}.weight"] = weight_only.dequantize(*weight_only.quantize(tensors[f"{name}.weight"], 8))
         self.found: dict[str, Rounded] = {}
         self.biases: dict[str, Floats] = {}
         self.names = [window.name for window in windows]
         self.weights = [1.0 if window.texts else SILENCE_COUNTS for window in windows]
-        self.every, self.together, self.ridge = EVERY, 1, fitting.RIDGE
+        self.every, self.together, self.ridge = EVERY, WINDOWS, fitting.RIDGE
 
     def encoder(self) -> list[Pair]:
         """Round the encoder and the cross-attention's keys and values; the decoder's view of each window's states."""
@@ -166,50 +174,77 @@ class _Pass:
     def _add(self, stream: list[Pair], name: str, inputs: list[Pair]) -> None:
         """Round the linear that adds to the residual, and add it."""
         self._fit([name], lambda index: inputs[index], stream)
-        for pair, given in zip(stream, inputs, strict=True):
-            for x, y, tensors in zip(pair, given, (self.exact, self.made), strict=True):
+
+        def add(index: int) -> None:
+            for x, y, tensors in zip(stream[index], inputs[index], (self.exact, self.made), strict=True):
                 x += forward.linear(y, tensors, name)
 
+        for _ in threads.ahead(add, range(len(stream))):
+            pass
+
     def _fit(self, names: list[str], given: Callable[[int], Pair], residual: list[Pair] | None = None) -> None:
-        """Round linears that have their inputs in common.
+        """Round linears that have their inputs in common, but for those that keep 8 bits.
 
         Args:
             residual: what they add to; they are asked for what its rounded side lacks.
         """
-        def moments(group: range) -> Moments:
-            inputs, lacks = [], []
-            for index in group:
-                rows = slice(index % self.every, None, self.every)
-                inputs.append(Pair(*(part[rows] for part in given(index))))
-                if not (np.isfinite(inputs[-1].exact).all() and np.isfinite(inputs[-1].rounded).all()):
-                    raise UserError(f"calibration: what {self.names[index]} gives {names[0]} is not finite; leave the "
-                                    "clip out of calibration.clips, or get the weights again")
-                if residual is not None:
-                    lacks.append(residual[index].exact[rows] - residual[index].rounded[rows])
-            exact, rounded = (np.concatenate(parts) for parts in zip(*inputs, strict=True))
-            wanted = {name: forward.linear(exact, self.exact, name) for name in names}
-            if lacks:
-                for y in wanted.values():
-                    y += np.concatenate(lacks)
-            return Moments.of(rounded, wanted, self.weights[group[0]])
+        kept = [name for name in names if name in self.precision.keep]
+        self.advance(len(kept))
+        names = [name for name in names if name not in kept]
+        if not names:
+            return
 
-        places = range(len(self.names))
-        groups = [places[start : start + self.together] for start in range(0, len(places), self.together)]
-        every = threads.ahead(moments, groups)
+        every = threads.ahead(lambda group: self._moments(names, group, given, residual), self._groups())
         total = next(every)
         for found in every:
             total.add(found)
+        if residual is None:
+            total.apply({name: (self.exact[f"{name}.weight"], self.exact.get(f"{name}.bias")) for name in names})
         for name, fitted in zip(names, threads.ahead(lambda name: self._fitted(name, total), names), strict=True):
-            self.found[name] = fitted.rounded
-            self.made[f"{name}.weight"] = fitted.rounded.q * fitted.rounded.scale[:, None]
-            if f"{name}.bias" in self.exact:  # stored as float16, so used as that
-                self.biases[f"{name}.bias"] = fitted.bias.astype(np.float16).astype(np.float32)
-                self.made[f"{name}.bias"] = self.biases[f"{name}.bias"]
+            self._keep(name, fitted)
             self.advance(1)
+
+    def _moments(self, names: list[str], group: range, given: Callable[[int], Pair],
+                 residual: list[Pair] | None) -> Moments:
+        """Of a few windows; of the exact inputs instead of the wanted outputs where nothing is to be added to those."""
+        inputs, lacks = [], []
+        for index in group:
+            rows = slice(index % self.every, None, self.every)
+            inputs.append(Pair(*(part[rows] for part in given(index))))
+            if not (np.isfinite(inputs[-1].exact).all() and np.isfinite(inputs[-1].rounded).all()):
+                raise UserError(f"calibration: what {self.names[index]} gives {names[0]} is not finite; leave the "
+                                "clip out of calibration.clips, or get the weights again")
+            if residual is not None:
+                lacks.append(residual[index].exact[rows] - residual[index].rounded[rows])
+        exact, rounded = (np.concatenate(parts) for parts in zip(*inputs, strict=True))
+        weight = self.weights[group[0]]
+        if residual is None:
+            return Moments.of(rounded, {fitting.EXACT: fitting.extended(exact)}, weight)
+        wanted = forward.linear(exact, self.exact, names[0])
+        wanted += np.concatenate(lacks)
+        return Moments.of(rounded, {names[0]: wanted}, weight)
+
+    def _groups(self) -> list[range]:
+        """Windows that count as much, a few at once."""
+        groups: list[range] = []
+        for place, weight in enumerate(self.weights):
+            if not groups or len(groups[-1]) == self.together or weight != self.weights[groups[-1][0]]:
+                groups.append(range(place, place))
+            groups[-1] = range(groups[-1].start, place + 1)
+        return groups
+
+    def _keep(self, name: str, fitted: fitting.Fitted) -> None:
+        q, scale = fitted.rounded.q, fitted.rounded.scale
+        self.made[f"{name}.weight"] = weight_only.dequantize(q, scale)
+        self.found[name] = fitted.rounded
+        if f"{name}.bias" in self.exact:  # stored as float16, so used as that
+            self.biases[f"{name}.bias"] = fitted.bias.astype(np.float16).astype(np.float32)
+            self.made[f"{name}.bias"] = self.biases[f"{name}.bias"]
 
     def _fitted(self, name: str, total: Moments) -> fitting.Fitted:
         try:
-            return fitting.fit(self.exact[f"{name}.weight"], total, name, self.method, self.ridge)
+            return fitting.fit(self.exact[f"{name}.weight"], total, name, self.method, self.ridge,
+                               self.precision.group_size)
         except SingularGram as error:
             raise UserError(f"calibration: {name}: {error}; give calibration.clips more, and other, speech") from error
 

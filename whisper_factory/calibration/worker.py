@@ -1,7 +1,9 @@
 """A calibration from a request to its answer: what the process that convert starts does.
 
-ASKED.json: weights and kind (as readers take them), vocabulary, method, seed, speech (path, name, text, language).
-ANSWER.safetensors: for each linear X.weight int8 [out, in] and X.scale float32 [out], and the X.bias that changed.
+ASKED.json: weights and kind (as readers take them), vocabulary, precision, method, seed, speech (path, name, text,
+language).
+ANSWER.safetensors: for each linear of 4 bits X.weight int8 [out, in] and X.scale float32 [out], or [out, groups], and
+the X.bias that changed.
 A line "rounded 3 of 64" is printed after each layer.
 """
 
@@ -19,6 +21,7 @@ from whisper_factory import console, safetensors_io
 from whisper_factory.calibration.clips import Speech
 from whisper_factory.calibration.passing import Calibrated, calibrate
 from whisper_factory.calibration.speech import windows
+from whisper_factory.engine_spec import Precision
 from whisper_factory.whisper import readers
 from whisper_factory.whisper.checkpoint import cast, scale_name
 from whisper_factory.whisper.readers import Weights
@@ -30,17 +33,8 @@ Integers = dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]]
 
 def main() -> int:
     """Run it on sys.argv's two paths; returns the exit code."""
-    console.prepare()
-    try:
-        asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        write(Path(sys.argv[2]), run(asked))
-    except KeyboardInterrupt:
-        return console.INTERRUPTED
-    except Exception as error:
-        if console.wants_traceback():
-            raise
-        return console.tell(error)
-    return 0
+    asked, answer = map(Path, sys.argv[1:3])
+    return console.run(lambda: write(answer, run(json.loads(asked.read_text(encoding="utf-8")))), interrupted="")
 
 
 def run(asked: dict[str, Any]) -> Calibrated:
@@ -61,7 +55,8 @@ def run(asked: dict[str, Any]) -> Calibrated:
         done += round(amount)
         print(f"rounded {done} of {layers}", flush=True)
 
-    return calibrate(tensors, weights.dimensions, taught, asked["method"], told)
+    return calibrate(tensors, weights.dimensions, taught, asked["method"], told,
+                     Precision.from_dict(asked["precision"]))
 
 
 def as_stored(weights: Weights) -> dict[str, NDArray[np.float32]]:

@@ -1,14 +1,18 @@
 """4-bit rounding that answers for its errors: integers and scales that change a layer's outputs least on given inputs.
 
-The form is weight_only.py's: integers in [-8, 7] and one scale an output channel. Only how they are chosen differs.
-With H the covariance of the layer's inputs, what the rounding of a row w costs is
+The forms are weight_only.py's and groups.py's: integers in [-8, 7], and a scale an output channel or one for each group
+of a row's neighbours. Only how they are chosen differs. With H the covariance of the layer's inputs, what the rounding
+of a row w to v, each v = s q, costs is
 
-    (w - s q) H (w - s q)ᵀ
+    (w - v) H (w - v)ᵀ
 
 the mean square of what its output changes by, apart from a constant, which the layer's bias takes up (and which
-softmax ignores in keys, which have none). `search_scales` finds the scale that costs least with q = w / s rounded;
+softmax ignores in keys, which have none). `search_scales` finds the scales that cost least with q = w / s rounded;
 `gptq` rounds one column after the other and lets those to come make up for what was lost; `descend` improves the
-integers one by one, and `refit` fits the scale to them.
+integers one by one, and `refit` fits the scales to them.
+
+Scales are [out, groups] throughout; one group is a scale a row. Columns are worked on one after the other, so inside
+weights lie as [in, out].
 """
 
 from __future__ import annotations
@@ -32,36 +36,54 @@ class SingularGram(ValueError):
 
 @dataclass(frozen=True)
 class Rounded:
-    """Integers int8 [out, in] in [-8, 7], and scales float32 [out]."""
+    """Integers int8 [out, in] in [-8, 7], and scales float32 [out], or [out, groups]."""
 
     q: NDArray[np.int8]
     scale: Floats
 
 
-def round_to(weight: Floats, scale: Floats) -> Floats:
-    """The nearest integers in range, as floats [out, in]; 0 where the scale is."""
-    found: Floats = np.clip(np.rint(weight / _steps(scale)[:, None]), LOW, HIGH)
+def made_of(q: NDArray[Any], scale: Floats) -> Floats:
+    """The weight [out, in] that integers [out, in] and scales [out, groups] are."""
+    found: Floats = (_grouped(q, scale) * scale[:, :, None]).reshape(q.shape)
     return found
 
 
+def round_to(weight: Floats, scale: Floats) -> Floats:
+    """The nearest integers in range, as floats [out, in]; 0 where the scale is."""
+    found = np.rint(_grouped(weight, scale) / _steps(scale)[:, :, None])
+    nearest: Floats = np.clip(found, LOW, HIGH, out=found).reshape(weight.shape)
+    return nearest
+
+
+def _grouped(weight: NDArray[Any], scale: Floats) -> NDArray[Any]:
+    """[out, groups, columns of a group]."""
+    return weight.reshape(*scale.shape, -1)
+
+
 def _steps(scale: Floats) -> Floats:
-    """What to divide by: infinity for a row of zeros, whose integers are 0."""
-    return np.where(scale == 0, np.float32(np.inf), scale).astype(np.float32)
+    """What to divide by: infinity for a group of zeros, whose integers are 0."""
+    found: Floats = np.where(scale == 0, np.float32(np.inf), scale).astype(np.float32)
+    return found
 
 
-def search_scales(weight: Floats, gram: Floats) -> Floats:
-    """For each row of a weight [out, in] the scale [out] with which rounding it costs least.
+def search_scales(weight: Floats, gram: Floats, groups: int = 1) -> Floats:
+    """For each group of each row of a weight [out, in] the scale [out, groups] with which rounding it costs least.
 
     Args:
-        gram: [in, in]; or [in], its diagonal, where what rounding does to one column is independent of the others.
+        gram: [in, in], of which what lies between two groups is left out; or [in], its diagonal, where what rounding
+            does to one column is independent of the others.
     """
-    most = np.maximum(weight.max(axis=1) / HIGH, weight.min(axis=1) / LOW)
-    best, scale = np.full(len(weight), np.inf), np.zeros(len(weight), np.float32)
+    parts = weight.reshape(len(weight), groups, -1)
+    places = np.arange(groups)
+    inside = gram.reshape(groups, -1) if gram.ndim == 1 else gram.reshape(
+        groups, parts.shape[2], groups, parts.shape[2])[places, :, places]
+    most = np.maximum(parts.max(axis=2) / HIGH, parts.min(axis=2) / LOW)
+    best, scale = np.full(most.shape, np.inf), np.zeros(most.shape, np.float32)
     for share in SHARES:
         tried = (most * share).astype(np.float32)
-        rest = weight - round_to(weight, tried) * tried[:, None]
-        weighed = rest @ gram if gram.ndim == 2 else rest * gram
-        cost = np.einsum("oi,oi->o", weighed, rest, dtype=np.float64)
+        rest = parts - _grouped(round_to(weight, tried), tried) * tried[:, :, None]
+        weighed = rest * inside if gram.ndim == 1 else (rest.transpose(1, 0, 2) @ inside).transpose(1, 0, 2)
+        cost = np.einsum("ogi,ogi->og", weighed, rest, dtype=np.float64)
         better = cost < best
         best[better], scale[better] = cost[better], tried[better]
     return scale
@@ -87,7 +109,7 @@ class Factor:
             lower = np.linalg.cholesky(turned[::-1, ::-1])
         except np.linalg.LinAlgError as error:
             raise SingularGram("the inputs' covariance is not positive, even damped") from error
-        return cls(order, np.ascontiguousarray(np.linalg.inv(lower[::-1, ::-1])).astype(np.float32))
+        return cls(order, np.ascontiguousarray(_inverse(lower)[::-1, ::-1]).astype(np.float32))
 
     @property
     def left(self) -> Floats:
@@ -101,22 +123,33 @@ class Factor:
         return found
 
 
+def _inverse(lower: NDArray[Any]) -> NDArray[Any]:
+    """Of a lower triangular matrix, by halves: a sixth of the work of any other."""
+    if len(lower) <= TOGETHER:
+        return np.linalg.inv(lower)
+    half, found = len(lower) // 2, np.zeros_like(lower)
+    found[:half, :half], found[half:, half:] = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
+    found[half:, :half] = -found[half:, half:] @ (lower[half:, :half] @ found[:half, :half])
+    return found
+
+
 def gptq(weight: Floats, factor: Factor, scale: Floats) -> Floats:
     """Integers [out, in] as floats, rounded one column after the other; each error is spread over what follows."""
-    left, upper = weight[:, factor.order], factor.upper
-    q, step = np.empty_like(left), _steps(scale)
-    for start in range(0, left.shape[1], TOGETHER):
-        block = slice(start, min(start + TOGETHER, left.shape[1]))
-        here, inside = left[:, block], upper[block, block]
+    left, upper = np.ascontiguousarray(weight.T[factor.order]), factor.upper
+    q, of = np.empty_like(left), factor.order // (weight.shape[1] // scale.shape[1])
+    scales, steps = np.ascontiguousarray(scale.T), np.ascontiguousarray(_steps(scale).T)
+    for start in range(0, len(left), TOGETHER):
+        block = slice(start, min(start + TOGETHER, len(left)))
+        here, inside = left[block], upper[block, block]
         lost = np.empty_like(here)
-        for column in range(here.shape[1]):
-            chosen = np.clip(np.rint(here[:, column] / step), LOW, HIGH)
-            q[:, start + column] = chosen
-            lost[:, column] = (here[:, column] - chosen * scale) / inside[column, column]
-            here[:, column:] -= np.outer(lost[:, column], inside[column, column:])
-        left[:, block.stop :] -= lost @ upper[block, block.stop :]
-    back = np.empty_like(q)
-    back[:, factor.order] = q
+        for column, group in enumerate(of[block]):
+            wanted = here[column] - inside[:column, column] @ lost[:column]
+            chosen = np.clip(np.rint(wanted / steps[group]), LOW, HIGH)
+            q[start + column] = chosen
+            lost[column] = (wanted - chosen * scales[group]) / inside[column, column]
+        left[block.stop :] -= upper[block, block.stop :].T @ lost
+    back = np.empty(weight.shape, np.float32)
+    back[:, factor.order] = q.T
     return back
 
 
@@ -136,35 +169,45 @@ def damp(gram: NDArray[Any], damping: float = DAMPING) -> NDArray[np.float64]:
 
 def descend(weight: Floats, gram: Floats, scale: Floats, q: Floats, sweeps: int = 2) -> Floats:
     """Set each integer to the best one given all others, column after column; the cost never rises."""
+    size = weight.shape[1] // scale.shape[1]
     diagonal = np.maximum(np.diag(gram), np.finfo(np.float32).tiny)
-    q, step = q.copy(), _steps(scale)
-    pull = (weight - q * scale[:, None]) @ gram  # half the slope of the cost
+    scales, steps = np.ascontiguousarray(scale.T), np.ascontiguousarray(_steps(scale).T)
+    pull, found = gram @ (weight - made_of(q, scale)).T, np.ascontiguousarray(q.T)  # half the slope of the cost
     for _ in range(sweeps):
-        for start in range(0, q.shape[1], TOGETHER):
-            block = slice(start, min(start + TOGETHER, q.shape[1]))
-            here, inside, moved = pull[:, block].copy(), gram[block, block], q[:, block].copy()
-            for column in range(here.shape[1]):
-                was = moved[:, column].copy()
-                best = was + here[:, column] / (diagonal[start + column] * step)
-                moved[:, column] = np.clip(np.rint(best), LOW, HIGH)
-                change = (moved[:, column] - was) * scale
-                here -= np.outer(change, inside[column])
-            pull -= ((moved - q[:, block]) * scale[:, None]) @ gram[block]
-            q[:, block] = moved
-    return q
+        for start in range(0, len(found), TOGETHER):
+            block = slice(start, min(start + TOGETHER, len(found)))
+            here, inside = pull[block], gram[block, block]
+            change = np.empty_like(here)
+            for column in range(len(here)):
+                place, group = start + column, (start + column) // size
+                slope = here[column] - inside[column, :column] @ change[:column]
+                best = np.clip(np.rint(found[place] + slope / (diagonal[place] * steps[group])), LOW, HIGH)
+                change[column] = (best - found[place]) * scales[group]
+                found[place] = best
+            pull -= gram[:, block] @ change
+    settled: Floats = np.ascontiguousarray(found.T)
+    return settled
 
 
 def refit(weight: Floats, gram: Floats, q: Floats, scale: Floats) -> Floats:
-    """The scales [out] that cost least with these integers."""
-    turned = q @ gram
-    along = np.einsum("oi,oi->o", turned, weight, dtype=np.float64)
-    size = np.einsum("oi,oi->o", turned, q, dtype=np.float64)
-    good = (size > 0) & (along > 0)
-    return np.where(good, along / np.where(good, size, 1), scale).astype(np.float32)
+    """For one group after the other the scale that costs least with these integers; [out, groups], positive."""
+    size = weight.shape[1] // scale.shape[1]
+    found: Floats = scale.copy()
+    pull, turned = gram @ (weight - made_of(q, scale)).T, np.ascontiguousarray(q.T)
+    for group in range(scale.shape[1]):
+        here = slice(group * size, (group + 1) * size)
+        of = turned[here]
+        along = np.einsum("io,io->o", of, pull[here], dtype=np.float64)
+        weighs = np.einsum("io,io->o", of, gram[here, here] @ of, dtype=np.float64)
+        best = scale[:, group] + along / np.where(weighs > 0, weighs, 1)
+        found[:, group] = np.where((weighs > 0) & (best > 0), best, scale[:, group])
+        if scale.shape[1] > 1:
+            pull -= gram[:, here] @ (of * (found[:, group] - scale[:, group]))
+    return found
 
 
 def cost(weight: Floats, gram: Floats, q: Floats, scale: Floats) -> NDArray[np.float64]:
     """What each row's rounding costs [out]."""
-    rest = weight - q * scale[:, None]
+    rest = weight - made_of(q, scale)
     found: NDArray[np.float64] = np.einsum("oi,oi->o", rest @ gram, rest, dtype=np.float64)
     return found

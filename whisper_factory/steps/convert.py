@@ -66,7 +66,8 @@ def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimension
     if calibration:
         from whisper_factory.steps import calibrating
 
-        calibrated = calibrating.calibrate(source, kind, sum(map(is_quantized, weights.tensors)), fetched / VOCABULARY,
-                                           calibration, speech, out, progress)
+        layers = sum(map(is_quantized, weights.tensors))
+        calibrated = calibrating.calibrate(source, kind, layers, fetched / VOCABULARY, precision, calibration, speech,
+                                           out, progress)
     write_checkpoint(out, model, precision, weights, progress, calibrated)
     shutil.copyfile(fetched / VOCABULARY, out / VOCABULARY)

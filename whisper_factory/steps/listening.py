@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from whisper_factory.backends.onnx_graph.runtime import physical_cores
 from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.progress import Progress, silent
+from whisper_factory.threads import physical_cores
 
 LAST_LINES = 5
 HEARD = re.compile(r"heard \d+ of \d+\n")  # a line of `measure --progress`

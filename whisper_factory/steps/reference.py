@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whisper_factory import backends, memory
-from whisper_factory.backends.onnx_graph.runtime import physical_cores
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, Profile
 from whisper_factory.steps import convert, listening
 from whisper_factory.steps.context import Context
+from whisper_factory.threads import physical_cores
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
 
 if TYPE_CHECKING:

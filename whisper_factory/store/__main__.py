@@ -39,17 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 1 our bug, 2 the user's mistake, 3 damage, 4 the environment."""
-    console.prepare()
-    try:
-        code = _run(_parse(arguments))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return console.INTERRUPTED
-    except Exception as error:
-        if console.wants_traceback():
-            raise
-        return console.tell(error)
-    return console.finish() or code
+    return console.run(lambda: _run(_parse(arguments)))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,12 @@ class RankFile:
 
         Again and again, of all neighbours that together are a token, those that make the lowest rank become one.
         """
-        parts = [bytes([byte]) for byte in piece]
+        parts, rank_of = [bytes([byte]) for byte in piece], cache(self.rank)
         while True:
             ranked = [(rank, place) for place, pair in enumerate(pairwise(parts))
-                      if (rank := self.rank(b"".join(pair))) is not None]
+                      if (rank := rank_of(b"".join(pair))) is not None]
             if not ranked:
-                return [rank for part in parts if (rank := self.rank(part)) is not None]
+                return [rank for part in parts if (rank := rank_of(part)) is not None]
             _, place = min(ranked)
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
 

@@ -94,6 +94,7 @@ def test_past_is_updated_in_place(engines: Lookup) -> None:
     assert addresses(utterance) == where
 
 
+@pytest.mark.alone
 def test_time_of_a_token_does_not_grow_with_the_capacity(tmp_path: Path) -> None:
     """Copying a past of 448 tokens for 32 rows would take ten times as long as the step itself."""
     weights = tiny_weights(n_vocab=500, n_audio_layer=1)

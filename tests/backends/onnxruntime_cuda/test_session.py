@@ -103,6 +103,10 @@ def test_what_the_engine_was_not_built_for_is_refused(engine: CudaEngine) -> Non
     with pytest.raises(UserError, match="a window of 900 frames"):
         engine.encode(np.zeros((1, 80, 900), np.float32))
     utterance = engine.encode(MEL)
+    with pytest.raises(UserError, match="a prompt of 5 tokens, this engine holds 4"):  # there is no room to put it
+        utterance.decode(np.zeros((2, 5), np.int64))
+    with pytest.raises(ValueError, match="none has to wait"):
+        utterance.split(1)
     utterance.decode(np.repeat(PROMPT, 2, axis=0))
     with pytest.raises(ValueError, match="only a prompt"):
         utterance.decode(np.repeat(PROMPT, 2, axis=0))

@@ -102,11 +102,11 @@ def test_the_mask() -> None:
 
 
 @pytest.mark.parametrize(("shape", "said"), [
-    ((1, 80, 852), r"built for 750 frames \(in windows of 850\), 852 were given; padding_strategy=trim, or build with "
-                   r"max_input_len=852"),
-    ((1, 80, 748), r"a window of 748 frames, .* an even number from 750 to 850"),
+    ((1, 80, 852), r"a window of 852 frames, .* an even number from 750 to 850 \(profile\.max_input_len=750\); "
+                   r"padding_strategy=trim, or build one with max_input_len=852"),
+    ((1, 80, 748), r"a window of 748 frames, .* an even number from 750 to 850 .*; pad it"),
     ((1, 80, 801), "an even number"),
-    ((3, 80, 850), r"3 windows at once, .* 1 to 2; build with profile\.max_batch_size=3"),
+    ((3, 80, 850), r"3 windows at once, .* 1 to 2; build one with profile\.max_batch_size=3"),
     ((1, 128, 850), r"log-mel of shape .* takes \[batch, 80, frames\]"),
 ])
 def test_windows_beyond_what_was_built(engine: TensorRTEngine, shape: tuple[int, ...], said: str) -> None:
@@ -116,13 +116,13 @@ def test_windows_beyond_what_was_built(engine: TensorRTEngine, shape: tuple[int,
 
 def test_tokens_and_rows_beyond_what_was_built(engine: TensorRTEngine) -> None:
     utterance = engine.encode(MEL)
-    with pytest.raises(UserError, match="a prompt of 5 tokens, this engine was built for 4"):
+    with pytest.raises(UserError, match="a prompt of 5 tokens, this engine holds 4"):
         utterance.decode(np.zeros((2, 5), np.int64))
-    with pytest.raises(UserError, match=r"8 sequences at once, this engine was built for 6"):
+    with pytest.raises(UserError, match=r"8 sequences at once, this engine holds 6"):
         utterance.select(np.array([0] * 4 + [1] * 4))
     for step in range(24):
         utterance.decode(np.full((2, 1), step))
-    with pytest.raises(UserError, match=r"25 tokens, this engine was built for 24 .*max_new_tokens=20"):
+    with pytest.raises(UserError, match=r"25 tokens, this engine holds 24 .*max_new_tokens=20"):
         utterance.decode(np.zeros((2, 1), np.int64))
 
 

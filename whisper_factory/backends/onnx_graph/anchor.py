@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from whisper_factory.backends.onnx_graph.runtime import open_session, physical_cores
+from whisper_factory.backends.onnx_graph.runtime import open_session
 from whisper_factory.backends.onnx_graph.unrounded import write_unrounded
+from whisper_factory.threads import physical_cores
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 # OpenAI's log-mel of silence: log10 of the floor 1e-10, which is its own maximum, so nothing is raised to

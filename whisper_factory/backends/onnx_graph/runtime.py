@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,18 +11,6 @@ from whisper_factory.errors import EnvironmentFault, UserError
 
 if TYPE_CHECKING:
     import onnxruntime
-
-
-def physical_cores() -> int:
-    """Physical cores among the processors that this process may run on: hyperthreads of one core count once."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            cores.add(siblings.read_text(encoding="ascii"))
-        except OSError:
-            cores.add(str(cpu))
-    return len(cores)
 
 
 def return_freed_memory() -> None:

@@ -8,20 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_factory.backends.onnx_graph.anchor import write_anchor
+from whisper_factory.backends.onnx_graph.assemble import assemble_encoder
 from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
-from whisper_factory.backends.onnx_graph.encoder import write_encoder
-from whisper_factory.backends.onnx_graph.graph import OPSET, Graph, Region, WeightFile
+from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.backends.onnxruntime.decoder import write_decoder
 from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
 from whisper_factory.backends.onnxruntime.many_rows import ManyRowsDialect
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.engine_spec import EngineSpec
-from whisper_factory.progress import Progress
+from whisper_factory.progress import LAYERS, Progress
 from whisper_factory.whisper.checkpoint import Checkpoint
-
-LAYERS = "layers"
 
 
 def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress) -> None:
@@ -29,18 +26,15 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
     while it computes the end anchor."""
     checkpoint = Checkpoint.open(directory)
     check_checkpoint(checkpoint, spec)
-    rows, state = spec.profile.end_anchor, spec.dimensions.n_audio_state
     in_bytes = sizes.cross_in_bytes(spec)
 
+    def encoder(weights: WeightFile) -> OnnxRuntimeDialect:
+        if spec.precision.bits == 8:
+            return ManyRowsDialect(Graph("encoder", weights, opset=21), checkpoint, in_bytes)
+        return OnnxRuntimeDialect(Graph("encoder", weights), checkpoint, in_bytes)
+
     say("writing the encoder")
-    with WeightFile(out / f"{ENCODER}.weights") as weights, \
-            progress(spec.dimensions.n_audio_layer, LAYERS) as advance:
-        many_rows = spec.precision.bits == 8
-        graph = Graph("encoder", weights, opset=21 if many_rows else OPSET)
-        dialect = (ManyRowsDialect if many_rows else OnnxRuntimeDialect)(graph, checkpoint, in_bytes)
-        anchor = Region(ANCHOR, 0, rows * state * np.dtype(np.float32).itemsize)
-        write_encoder(dialect, rows, anchor, advance)
-        graph.save(out / f"{ENCODER}.onnx")
+    assemble_encoder(encoder, spec, np.dtype(np.float32), out / ENCODER, out / ANCHOR, say, progress, keep_states=True)
 
     say("writing the decoder")
     with WeightFile(out / f"{DECODER}.weights") as weights, WeightFile(out / EMBEDDING) as table, \
@@ -48,9 +42,5 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
         graph = Graph("decoder", weights)
         write_decoder(OnnxRuntimeDialect(graph, checkpoint, in_bytes), table, advance)
         graph.save(out / f"{DECODER}.onnx")
-
-    if rows:
-        say("computing the end anchor from a silent window")
-        write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, spec.dimensions.n_mels, (rows, state), np.dtype(np.float32))
     shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
     spec.save(out)

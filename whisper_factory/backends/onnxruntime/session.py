@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
 from whisper_factory.backends.onnx_graph.runtime import (
     open_session,
-    physical_cores,
     return_freed_memory,
     return_large_blocks,
     returning_arena,
@@ -35,6 +34,7 @@ from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCOD
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
 from whisper_factory.backends.requests import check_mel, check_tokens, windows_of
 from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.threads import physical_cores
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 if TYPE_CHECKING:

@@ -8,19 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_factory.backends.onnx_graph.anchor import write_anchor
+from whisper_factory.backends.onnx_graph.assemble import assemble_encoder
 from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
-from whisper_factory.backends.onnx_graph.encoder import STATES, write_encoder
-from whisper_factory.backends.onnx_graph.graph import Graph, Region, WeightFile
+from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
 from whisper_factory.backends.onnxruntime_cuda.decoder import write_decoder
 from whisper_factory.backends.onnxruntime_cuda.dialect import CudaDialect
 from whisper_factory.backends.onnxruntime_cuda.files import ANCHOR, DECODER, ENCODER, LOG_MEL, VOCABULARY
 from whisper_factory.backends.onnxruntime_cuda.logmel import write_log_mel
 from whisper_factory.engine_spec import EngineSpec
-from whisper_factory.progress import Progress
+from whisper_factory.progress import LAYERS, Progress
 from whisper_factory.whisper.checkpoint import Checkpoint
-
-LAYERS = "layers"
 
 
 def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress) -> None:
@@ -33,7 +30,8 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
         write_log_mel(graph, spec.dimensions.n_mels)
         graph.save(out / f"{LOG_MEL}.onnx")
     say("writing the encoder")
-    _encoder(checkpoint, spec, out, say, progress)
+    assemble_encoder(lambda weights: CudaDialect(Graph(ENCODER, weights), checkpoint), spec, np.dtype(np.float16),
+                     out / ENCODER, out / ANCHOR, say, progress)
     say("writing the decoder")
     with WeightFile(out / f"{DECODER}.weights") as weights, \
             progress(spec.dimensions.n_text_layer, LAYERS) as advance:
@@ -42,17 +40,3 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
         graph.save(out / f"{DECODER}.onnx")
     shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
     spec.save(out)
-
-
-def _encoder(checkpoint: Checkpoint, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress
-             ) -> None:
-    rows, sizes, half = spec.profile.end_anchor, spec.dimensions, np.dtype(np.float16)
-    with WeightFile(out / f"{ENCODER}.weights") as weights, progress(sizes.n_audio_layer, LAYERS) as advance:
-        graph = Graph(ENCODER, weights)
-        anchor = Region(ANCHOR, 0, rows * sizes.n_audio_state * half.itemsize)
-        write_encoder(CudaDialect(graph, checkpoint), rows, anchor, advance)
-        graph.save(out / f"{ENCODER}.onnx")
-    if rows:
-        say("computing the end anchor from a silent window, on the CPU")
-        write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, sizes.n_mels, (rows, sizes.n_audio_state), half)
-    graph.save(out / f"{ENCODER}.onnx", leave_out=[STATES])  # which the decoder does not read

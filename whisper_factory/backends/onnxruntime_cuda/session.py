@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from whisper_factory.backends.cuda.device import Device, Tensor
 from whisper_factory.backends.cuda.kvcache import KVCaches
+from whisper_factory.backends.cuda.utterance import ContiguousUtterance
 from whisper_factory.backends.onnxruntime_cuda import logmel
 from whisper_factory.backends.onnxruntime_cuda.files import DECODER, ENCODER, LOG_MEL
 from whisper_factory.backends.onnxruntime_cuda.limits import STEP_FRAMES, TOGETHER
-from whisper_factory.backends.requests import check_mel, check_tokens, windows_of
+from whisper_factory.backends.requests import check_mel
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
@@ -211,20 +212,18 @@ def _part(tensor: Tensor, first: int, count: int) -> Tensor:
     return Tensor(tensor.address + first * each, (count, *tensor.shape[1:]), tensor.dtype)
 
 
-class CudaUtterance:
+class CudaUtterance(ContiguousUtterance):
     """Encoded windows being decoded. See `backends.Utterance`."""
 
     def __init__(self, engine: CudaEngine, windows: int, cross: int) -> None:
-        self.length = 0
-        self._engine, self._windows, self._cross = engine, windows, cross  # encoder positions of each window
-        self.rows = windows  # sequences being decoded; 0 once closed
+        super().__init__(engine.spec, engine.caches, windows, cross)
+        self._engine = engine
 
     def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Feed tokens [rows, new]; the logits [rows, n_vocab] after the last of them, the caller's to keep.
 
         Raises:
-            UserError: the sequences would be longer than the engine was built for.
-            ValueError: another number of rows than there is, several tokens after the first step, no token, or closed.
+            UserError, ValueError: as `_check`.
         """
         engine = self._engine
         self.feed(tokens)
@@ -235,10 +234,7 @@ class CudaUtterance:
     def feed(self, tokens: NDArray[np.int64]) -> None:
         """Set the device to decode tokens [rows, new], and to choose the next."""
         engine, new = self._engine, tokens.shape[-1]
-        check_tokens(engine.spec, tokens, self.rows, self.length)
-        if tokens.min() < 0 or tokens.max() >= engine.spec.dimensions.n_vocab:
-            raise ValueError(f"tokens {tokens.ravel().tolist()}: a token is 0 to "
-                             f"{engine.spec.dimensions.n_vocab - 1}")
+        self._check(tokens)
         place = engine.prompt if new > 1 else engine.chosen
         engine.device.upload(place.address, np.ascontiguousarray(tokens, np.int64))
         engine.device.upload(engine.past.address, np.array([self.length], np.int32))
@@ -259,34 +255,3 @@ class CudaUtterance:
 
         self._engine.forbid(first, later)
         return search(self, self._engine.slots, self._engine.chosen, prompts, eot, limits)
-
-    def select(self, rows: NDArray[np.int64]) -> None:
-        """Row i continues from the past of former row rows[i].
-
-        Rows of one window must come out adjacent, and equally many for each window that is left.
-
-        Raises:
-            UserError: more rows than the engine was built for.
-            ValueError: rows that do not exist, or not as said above.
-        """
-        rows = np.asarray(rows, np.int64)
-        windows = windows_of(self._engine.spec, rows, self.rows, self._windows)
-        self._engine.caches.select_rows(rows.tolist(), self.length)
-        self._engine.caches.select_windows(windows.tolist(), self._cross)
-        self.rows, self._windows = len(rows), len(windows)
-
-    def rewind(self) -> None:
-        """Forget every token; rows and their windows stay as they are."""
-        self.length = 0
-
-    def room(self, new: int, beams: int) -> int:
-        """All of its windows: memory for every sequence at its longest is there."""
-        return self._windows
-
-    def split(self, windows: int) -> CudaUtterance:
-        """Never needed, since there is always room."""
-        raise NotImplementedError("a contiguous cache has room for all windows")
-
-    def close(self) -> None:
-        """The memory is the next utterance's."""
-        self.rows = 0

@@ -35,18 +35,13 @@ def build(kit: Path) -> Path:
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit code."""
-    console.prepare()
-    try:
+
+    def work() -> None:
         engine = build(Path(arguments[0]).absolute())
-    except KeyboardInterrupt:
-        return console.INTERRUPTED
-    except Exception as error:
-        if console.wants_traceback():
-            raise
-        return console.tell(error)
-    print(f"engine: {engine}")
-    print(f"run it: {sys.executable} -m whisper_factory.run --engine_dir {engine.parent} --input_file FILE.wav")
-    return 0
+        print(f"engine: {engine}")
+        print(f"run it: {sys.executable} -m whisper_factory.run --engine_dir {engine.parent} --input_file FILE.wav")
+
+    return console.run(work, interrupted="")
 
 
 if __name__ == "__main__":

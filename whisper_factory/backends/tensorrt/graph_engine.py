@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from whisper_factory.backends.cuda.device import Host, Tensor
-from whisper_factory.backends.onnx_graph.runtime import open_session, physical_cores
+from whisper_factory.backends.onnx_graph.runtime import open_session
 from whisper_factory.backends.tensorrt.files import STAGES
 from whisper_factory.backends.tensorrt.session import TensorRTEngine
 from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.threads import physical_cores
 
 
 class OnnxExecutor:

@@ -8,19 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_factory.backends.onnx_graph.anchor import write_anchor
+from whisper_factory.backends.onnx_graph.assemble import assemble_encoder
 from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
-from whisper_factory.backends.onnx_graph.encoder import STATES, write_encoder
-from whisper_factory.backends.onnx_graph.graph import OPSET, Graph, Region, WeightFile
+from whisper_factory.backends.onnx_graph.graph import OPSET, Graph, WeightFile
 from whisper_factory.backends.tensorrt.decoder import write_decoder
 from whisper_factory.backends.tensorrt.dialect import TensorRTDialect
 from whisper_factory.backends.tensorrt.files import ANCHOR, STAGES, VOCABULARY
 from whisper_factory.engine_spec import EngineSpec
-from whisper_factory.progress import Progress
+from whisper_factory.progress import LAYERS, Progress
 from whisper_factory.whisper.checkpoint import Checkpoint
 
 ENCODER, DECODER = STAGES
-LAYERS = "layers"
 BLOCKED_OPSET = 21  # the first with 4-bit integers, and scales for blocks
 
 
@@ -47,16 +45,8 @@ def _graph(name: str, weights: WeightFile, spec: EngineSpec) -> Graph:
 def encoder(checkpoint: Checkpoint, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress
             ) -> None:
     """Write encoder.onnx, its weights, and the end anchor if there is one."""
-    rows, sizes, dtype = spec.profile.end_anchor, spec.dimensions, np.dtype(spec.precision.dtype)
-    with WeightFile(out / f"{ENCODER}.weights") as weights, progress(sizes.n_audio_layer, LAYERS) as advance:
-        graph = _graph(ENCODER, weights, spec)
-        anchor = Region(ANCHOR, 0, rows * sizes.n_audio_state * dtype.itemsize)
-        write_encoder(TensorRTDialect(graph, checkpoint), rows, anchor, advance)
-        graph.save(out / f"{ENCODER}.onnx")
-    if rows:
-        say("computing the end anchor from a silent window, on the CPU")
-        write_anchor(out / f"{ENCODER}.onnx", out / ANCHOR, sizes.n_mels, (rows, sizes.n_audio_state), dtype)
-    graph.save(out / f"{ENCODER}.onnx", leave_out=[STATES])  # which the decoder does not read
+    assemble_encoder(lambda weights: TensorRTDialect(_graph(ENCODER, weights, spec), checkpoint), spec,
+                     np.dtype(spec.precision.dtype), out / ENCODER, out / ANCHOR, say, progress)
 
 
 def decoder(checkpoint: Checkpoint, spec: EngineSpec, out: Path, progress: Progress) -> None:
