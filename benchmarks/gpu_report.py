@@ -4,7 +4,8 @@
 
 Of measurements that are in several files, the last file's count. Nothing is made up for what is missing: it says "not
 run", or "failed". Needs no GPU; of the payload, clips/clips.json alone. With --into, each table replaces the first one
-below the heading of its name (a table whose measurements are not in the files stays as it is).
+below the heading of its name (a table whose measurements are not in the files stays as it is, and one that has no place
+yet is printed).
 """
 
 from __future__ import annotations
@@ -203,7 +204,10 @@ def main() -> None:
     if wanted.into:
         text = wanted.into.read_text(encoding="utf-8")
         for heading, table in made.items():
-            text = replaced(text, heading, table)
+            try:
+                text = replaced(text, heading, table)
+            except ValueError as error:  # there is no place for it yet
+                print(f"{error}; it would be:\n\n{table}\n")
         wanted.into.write_text(text, encoding="utf-8")
         return
     for file, path in zip(read, wanted.results, strict=True):

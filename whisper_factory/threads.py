@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,6 +32,8 @@ def physical_cores() -> int:
 
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """The function's results, in order, each computed while those before it are used; few are held at once."""
+    from concurrent.futures import ThreadPoolExecutor  # here: a plan counts cores, and need not wait for it
+
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(MOST, usable)
     with ThreadPoolExecutor(workers) as pool:
