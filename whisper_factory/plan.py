@@ -137,7 +137,7 @@ def _keep(spec: EngineSpec, precision: Precision, fetch: PlannedStep, calibratio
               "windows": CALIBRATION}
     if precision.group_size:
         params["group_scales"] = GROUP_SCALES
-    about = (f"which layers keep 8 bits: within {precision.max_wer_delta:g} points of the exact model's WER on "
+    about = (f"which layers keep 8 bits: up to {precision.max_wer_delta:g} points of WER above the exact model, on "
              f"{len(speech)} clips, at most {keeping.duration(spec.dimensions, len(speech))} on two cores")
     return [_step("keep", about, params, (fetch,), STEPS["keep"].tools(), _given(fetch, speech))]
 
