@@ -53,9 +53,10 @@ def test_silence_then_each_clip_then_clips_that_are_joined() -> None:
         assert window.mel.shape[1] % 2 == 0
         assert one.text is not None
         assert window.texts[0].tolist() == [*words.prompt(None), *words.encode(f" {one.text}"), words.eot]
-    joined = found[13:]
+    joined = [window for window in found if "+" in window.name]
     assert all(len(window.texts) == 1 for window in joined)
-    assert all(window.mel.shape[1] == 3000 and "+" in window.name for window in joined)
+    assert all(window.mel.shape[1] == 3000 for window in joined)
+    assert found[13 : 13 + len(joined)] == joined
     assert sorted("+".join(window.name for window in joined).split("+")) == sorted(one.name for one in known)
     assert sum(told) == 12
 
@@ -63,7 +64,8 @@ def test_silence_then_each_clip_then_clips_that_are_joined() -> None:
 def test_the_seed_decides_what_is_joined() -> None:
     def joined(seed: int) -> list[str]:
         words = tokenizer(TINY.dimensions)
-        return [window.name for window in speech.windows(recordings(9), TENSORS, TINY.dimensions, words, seed)[10:]]
+        found = speech.windows(recordings(9), TENSORS, TINY.dimensions, words, seed)
+        return [window.name for window in found if "+" in window.name]
 
     assert joined(0) == joined(0) != joined(1)
 
@@ -86,7 +88,8 @@ def test_a_multilingual_model_detects_the_language_it_is_not_told(monkeypatch: p
     found = speech.windows(known, as_stored(weights), weights.dimensions, words, 0)
     assert found[1].texts[0][:4].tolist() == words.prompt("de")
     assert found[2].texts[0][:4].tolist() == words.prompt("fr")
-    assert [window.name for window in found[3:]] == ["sample", "other"]  # no window holds two languages
+    assert [window.name for window in found[3:]] == [
+        "sample", "other", "sample, its beginning", "other, its beginning"]  # no window holds two languages
 
 
 def test_of_a_long_recording_the_first_30_seconds_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,5 +110,19 @@ def test_a_decoder_is_also_fed_texts_that_are_wrong() -> None:
         assert twice == 2 * right
         assert others == texts[place - 1][0]
         length = next(length for length in (1, 2, 3, 4) if circles[-2 * length : -length] == circles[-length:])
-        assert circles[-length:] * speech.CIRCLES == circles[-length * speech.CIRCLES :]
-        assert circles[: -length * speech.CIRCLES] == right[: len(circles) - length * speech.CIRCLES]
+        times = next(times for times in range(speech.CIRCLES, 1, -1)
+                     if circles[-length:] * times == circles[-length * times :])
+        assert circles[: -length * times] == right[: len(circles) - length * times]
+
+
+def test_the_beginning_of_some_clips_is_heard_alone_with_as_much_of_the_text() -> None:
+    known, words = recordings(4), tokenizer(TINY.dimensions)
+    found = speech.windows(known, TENSORS, TINY.dimensions, words, 0)
+    short = [window for window in found if window.name.endswith(", its beginning")]
+    assert [window.name for window in short] == [f"{one.name}, its beginning" for one in known]
+    for window, whole in zip(short, found[1:5], strict=True):
+        assert window.mel.shape == (80, speech.LEAST_FRAMES)
+        assert len(window.texts) == len(whole.texts)
+        taught = window.texts[0][:-1].tolist()
+        assert len(words.prompt(None)) < len(taught) < len(whole.texts[0])
+        assert taught == whole.texts[0][: len(taught)].tolist()

@@ -1,8 +1,9 @@
 """Clips to windows: what the encoder sees of each, and which tokens the decoder is taught for it.
 
-Each clip once in a window as short as an engine would give it, then clips joined until they fill 30 s, so that both
-kinds of windows, short and long texts, and every position take part; and one window of silence, of which engines make
-their end anchor. Where nobody says what a clip's text is, the exact model's own transcript teaches.
+Each clip once in a window as short as an engine would give it, then clips joined until they fill 30 s, then the first
+word or two of some, with silence after them: so that both kinds of windows, short and long texts, and every position
+take part; and one window of silence, of which engines make their end anchor. Where nobody says what a clip's text is,
+the exact model's own transcript teaches.
 
 A decoder that only ever saw right texts does not know how to get out of a wrong one: with each clip it is also fed the
 text twice, another clip's text, and a text that begins to go round in circles. What it is to do there is what the exact
@@ -23,15 +24,16 @@ from whisper_factory.calibration.clips import Speech
 from whisper_factory.calibration.passing import Window
 from whisper_factory.engine_spec import LEAST_FRAMES, MARGIN_FRAMES
 from whisper_factory.whisper.audio import read_audio
-from whisper_factory.whisper.dimensions import HOP_LENGTH, WINDOW_FRAMES, Dimensions
+from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_FRAMES, Dimensions
 from whisper_factory.whisper.logmel import log_mel
 from whisper_factory.whisper.search import Suppression
 from whisper_factory.whisper.tokenizer import Tokenizer
 
 Floats = NDArray[np.float32]
 
-JOINED = 6  # windows of clips one after the other
-CIRCLES = 8  # times that some words of a text are repeated
+JOINED = 4  # windows of clips one after the other
+SHORT, SHORTEST, SHORT_ENOUGH = 16, 0.5, 2.5  # clips of which the beginning is heard alone, and its seconds
+CIRCLES = 8  # times that some words of a text are repeated at most; twice at least
 LONGEST_TEXT = 200  # tokens that a window teaches at most
 FASTEST = 8.0  # tokens a second: a transcript that is longer goes round in circles
 SILENCE = (-10.0 + 4.0) / 4.0  # log-mel of no sound at all
@@ -54,7 +56,7 @@ def windows(speech: Sequence[Speech], tensors: Mapping[str, Floats], dimensions:
     Args:
         speech: clips that can be read; of a longer one the first 30 s count, and the exact model's transcript of them.
         tensors: the exact model.
-        seed: decides which clips are joined.
+        seed: decides which clips are joined, and where they are cut.
         advance: told of each clip.
 
     Raises:
@@ -80,14 +82,25 @@ def windows(speech: Sequence[Speech], tensors: Mapping[str, Floats], dimensions:
     joined = [window(parts, WINDOW_FRAMES) for parts in _joined(heard, rng)]
     alone = [window([one], _frames(one.audio), _wrong(one.tokens, heard[place - 1].tokens, rng))
              for place, one in enumerate(heard)]
-    return [silence, *alone, *joined]
+    cut = [_beginning(one, rng) for one in heard[:: max(1, len(heard) // SHORT)][:SHORT]]
+    short = [window([one], _frames(one.audio), _wrong(one.tokens, heard[place].tokens, rng))
+             for place, one in enumerate(cut)]
+    return [silence, *alone, *joined, *short]
+
+
+def _beginning(whole: Heard, rng: np.random.Generator) -> Heard:
+    """A second or two of a clip, with about as many of its tokens: all that matters is what the exact model makes of
+    them."""
+    length = min(len(whole.audio), int(rng.uniform(SHORTEST, SHORT_ENOUGH) * SAMPLE_RATE))
+    tokens = whole.tokens[: max(1, round(len(whole.tokens) * length / len(whole.audio)))]
+    return Heard(f"{whole.name}, its beginning", whole.audio[:length], tokens, whole.language)
 
 
 def _wrong(tokens: list[int], others: list[int], rng: np.random.Generator) -> list[list[int]]:
     """A text twice, another's, and one that goes round in circles of one to four tokens from somewhere on."""
     start, length = int(rng.integers(max(1, len(tokens)))), int(rng.integers(1, 5))
     circle = tokens[start : start + length]
-    return [tokens * 2, others, tokens[:start] + CIRCLES * circle]
+    return [tokens * 2, others, tokens[:start] + int(rng.integers(2, CIRCLES + 1)) * circle]
 
 
 def _frames(audio: Floats) -> int:
