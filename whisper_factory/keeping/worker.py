@@ -59,7 +59,8 @@ def run(asked: dict[str, Any]) -> dict[str, Any]:
         passed += round(amount)
         print(f"passed {passed}", flush=True)
 
-    trial = SpokenTrial(tensors, sizes, precision, windows(speech, tensors, sizes, tokenizer, asked["seed"]), tokenizer,
-                        told)
+    made = windows(speech, tensors, sizes, tokenizer, asked["seed"])
+    clips = made[: 1 + len(speech)]  # silence, then each clip: what follows has texts that are not what is said in it
+    trial = SpokenTrial(tensors, sizes, precision, clips, tokenizer, told)
     choice = choosing.choose(trial, choosing.bytes_of(sizes, precision), precision.max_wer_delta)
     return {"kept": list(choice.kept), **choice.about}
