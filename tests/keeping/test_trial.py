@@ -147,7 +147,7 @@ def test_what_calibration_adds_to_the_clips_decides_nothing(monkeypatch: pytest.
 
     monkeypatch.setattr(worker, "SpokenTrial", stop)
     monkeypatch.setattr(readers, "read", lambda path, kind: WEIGHTS)
-    asked = {"weights": "", "kind": "", "model": "tiny", "dimensions": asdict(SIZES), "seed": 0,
+    asked = {"weights": "", "kind": "", "model": "tiny", "dimensions": asdict(SIZES),
              "precision": PRECISION.to_dict(), "vocabulary": str(ASSETS / "gpt2.tiktoken"),
              "speech": [{"path": str(one.path), "name": one.name, "text": one.text, "language": None} for one in clips]}
     with pytest.raises(Stopped):
