@@ -79,7 +79,7 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
     fetch = _fetch(composition, source)
     speech, skipped = _speech(composition)
     chosen = _clips(composition.validation)
-    keep = _keep(spec, backend.checkpoint_precision(spec), fetch, composition.calibration, speech, chosen)
+    keep = _keep(spec, backend.checkpoint_precision(spec), fetch, speech, chosen)
     convert = _convert(spec, backend.checkpoint_precision(spec), (fetch, *keep), composition.calibration, speech)
     notes = [*notes, *skipped, *expectations.notes(spec, composition.calibration.method)]
     steps = [fetch, *keep, convert]
@@ -118,8 +118,8 @@ def _fetch(composition: Composition, source: sources.Source) -> PlannedStep:
     return _step("fetch", about, source.params, (), {}, hints)
 
 
-def _keep(spec: EngineSpec, precision: Precision, fetch: PlannedStep, calibration: CalibrationConfig,
-          speech: list[Speech], chosen: list[Clip]) -> list[PlannedStep]:
+def _keep(spec: EngineSpec, precision: Precision, fetch: PlannedStep, speech: list[Speech],
+          chosen: list[Clip]) -> list[PlannedStep]:
     """The choice of the layers that keep 8 bits, if there is one to be made.
 
     Raises:
@@ -133,7 +133,7 @@ def _keep(spec: EngineSpec, precision: Precision, fetch: PlannedStep, calibratio
             raise UserError(f"calibration.clips: {one.name} is among the clips that validate the engine, which would "
                             "flatter it; decide which layers keep 8 bits on other speech")
     params = {"kind": fetch.params["kind"], "model": spec.model, "dimensions": asdict(spec.dimensions),
-              "precision": precision.to_dict(), "clips": calibrating_clips.digest(speech), "seed": calibration.seed,
+              "precision": precision.to_dict(), "clips": calibrating_clips.digest(speech),
               "windows": CALIBRATION}
     if precision.group_size:
         params["group_scales"] = GROUP_SCALES
@@ -275,7 +275,7 @@ def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedS
     declared["precision"] = said(declared["precision"])
     for step in shaping:
         if step.name == "keep":
-            declared["decided_on"] = {name: step.params[name] for name in ("clips", "seed")}
+            declared["decided_on"] = step.params["clips"]
         elif "calibration" in step.params:
             declared["calibration"] = step.params["calibration"]
     if spec.target:

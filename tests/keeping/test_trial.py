@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -30,13 +31,13 @@ LAYERS = list(mixed.layers(SIZES))
 
 @cache
 def windows() -> tuple[Window, ...]:
-    """Silence, noise with a text that is short, as is then what is heard, and two joined."""
+    """Silence, and noise with a text that is short, as is then what is heard."""
     rng = np.random.default_rng(0)
     said = ["one two three four", "now and then", "all the same words again", "where is it"]
     texts = [np.asarray([*WORDS.prompt(None), *WORDS.encode(f" {text}"), WORDS.eot], np.int64) for text in said]
-    mels = [rng.standard_normal((80, frames)).astype(np.float32) for frames in (80, 60, 80, 100, 120)]
-    alone = [Window(text, mel, (tokens, tokens)) for text, mel, tokens in zip(said, mels, texts, strict=False)]
-    return Window("silence", np.full((80, 120), -1.5, np.float32), ()), *alone, Window("a+b", mels[-1], (texts[0],))
+    mels = [rng.standard_normal((80, frames)).astype(np.float32) for frames in (80, 60, 80, 100)]
+    alone = [Window(text, mel, (tokens, tokens)) for text, mel, tokens in zip(said, mels, texts, strict=True)]
+    return Window("silence", np.full((80, 120), -1.5, np.float32), ()), *alone
 
 
 @cache
@@ -44,7 +45,7 @@ def tried() -> SpokenTrial:
     return SpokenTrial(TENSORS, SIZES, PRECISION, windows(), WORDS)
 
 
-def test_each_clip_is_heard_once_and_not_those_that_are_joined() -> None:
+def test_clips_and_words_are_counted() -> None:
     assert tried().clips == 4
     assert tried().words == 4 + 3 + 5 + 3
 
@@ -126,3 +127,31 @@ def test_a_multilingual_models_prompt_is_no_part_of_what_is_said() -> None:
                        [Window("silence", silence, ()), Window("a", mel, (text, text))], words)
     assert made.said == [["guten", "morgen"]]
     assert made.spoken[0].prompt == words.prompt("de")
+
+
+def test_what_calibration_adds_to_the_clips_decides_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its windows are the clips', in their order, then clips that are joined or cut, with texts nobody says in them."""
+    from whisper_factory.calibration.clips import bundled
+    from whisper_factory.keeping import worker
+    from whisper_factory.whisper import readers
+
+    clips = bundled()[:8]
+    given: list[Window] = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop(tensors: object, sizes: object, precision: object, windows: list[Window], *others: object) -> None:
+        given.extend(windows)
+        raise Stopped
+
+    monkeypatch.setattr(worker, "SpokenTrial", stop)
+    monkeypatch.setattr(readers, "read", lambda path, kind: WEIGHTS)
+    asked = {"weights": "", "kind": "", "model": "tiny", "dimensions": asdict(SIZES),
+             "precision": PRECISION.to_dict(), "vocabulary": str(ASSETS / "gpt2.tiktoken"),
+             "speech": [{"path": str(one.path), "name": one.name, "text": one.text, "language": None} for one in clips]}
+    with pytest.raises(Stopped):
+        worker.run(asked)
+    assert [window.name for window in given] == ["silence", *(one.name for one in clips)]
+    for window, one in zip(given[1:], clips, strict=True):
+        assert window.texts[0].tolist() == [*WORDS.prompt(None), *WORDS.encode(f" {one.text}"), WORDS.eot]

@@ -61,7 +61,7 @@ class SpokenTrial:
 
         Args:
             tensors: the exact model, as calibration.worker.as_stored.
-            windows: as calibration.speech.windows; one is silence.
+            windows: one of silence, and one for each clip, whose first text is what is said in it.
             advance: told of each clip that went through a model.
 
         Raises:
@@ -70,8 +70,7 @@ class SpokenTrial:
         self.exact, self.sizes, self.tokenizer, self.advance = tensors, dimensions, tokenizer, advance
         self.rules = Suppression(tokenizer)
         (self.silence,) = (window.mel for window in windows if not window.texts)
-        alone = [window for window in windows if len(window.texts) > 1]  # clips that are joined have no wrong texts
-        spoken = list(map(self._spoken, alone))
+        spoken = [self._spoken(window) for window in windows if window.texts]
         self.spoken = [window for window in spoken if len(window.text) < LONGEST_TEXT]  # longer ones were cut off
         self.said = [self._words(window.text) for window in self.spoken]
         self.words, self.clips = sum(map(len, self.said)), len(self.spoken)
