@@ -15,7 +15,7 @@ def notes(*overrides: str) -> str:
 
 
 @pytest.mark.parametrize(("precision", "method"), [("int4", "none"), ("int4", "gptq"), ("int4_g32", "none"),
-                                                   ("int4_g128", "none")])
+                                                   ("int4_g32", "gptq"), ("int4_g128", "none")])
 def test_a_model_that_was_measured(precision: str, method: str) -> None:
     said = notes("model=tiny.en", f"precision={precision}", f"calibration={method}")
     assert f"expect of {precision}: a word error rate of 20.7 % with precision=float32" in said

@@ -21,6 +21,10 @@ def data(shift: float = 0.0, seed: int = 0) -> tuple[Floats, Floats, Floats]:
     return weight, x, x @ weight.T
 
 
+def fit(weight: Floats, moments: Moments, method: Method, group_size: int = 0) -> fitting.Fitted:
+    return fitting.fit({NAME: weight}, moments, method, group_size=group_size)[NAME]
+
+
 def error(found: fitting.Fitted, x: Floats, y: Floats) -> Floats:
     made = weight_only.dequantize(found.rounded.q, found.rounded.scale)
     wrong: Floats = x @ made.T + found.bias - y
@@ -50,17 +54,28 @@ def test_moments_of_outputs_follow_from_those_of_the_exact_inputs() -> None:
 @pytest.mark.parametrize("method", ["scale", "gptq"])
 def test_the_bias_takes_up_the_mean_of_the_error(method: Method) -> None:
     weight, x, y = data(shift=3.0)
-    found = fitting.fit(weight, Moments.of(x, {NAME: y + 1}), NAME, method)
+    found = fit(weight, Moments.of(x, {NAME: y + 1}), method)
     wrong = error(found, x, y + 1)
     assert np.abs(wrong.mean(axis=0)).max() < 0.01 * np.abs(wrong).max()
     assert found.rounded.q.dtype == np.int8
     assert found.rounded.scale.dtype == np.float32
 
 
+def test_layers_that_are_rounded_together_are_as_each_by_itself() -> None:
+    weight, x, y = data()
+    weights = {"one": weight[:10], "other": weight[10:]}
+    moments = Moments.of(x, {"one": y[:, :10], "other": y[:, 10:]})
+    found = fitting.fit(weights, moments, "gptq")
+    for name, rows in weights.items():
+        alone = fitting.fit({name: rows}, moments, "gptq")[name]
+        assert (found[name].rounded.q != alone.rounded.q).mean() < 0.01  # but for ties
+        np.testing.assert_allclose(found[name].bias, alone.bias, atol=1e-3 * np.abs(alone.bias).max())
+
+
 def test_compensation_is_better_than_a_scale() -> None:
     weight, x, y = data()
     moments = Moments.of(x, {NAME: y})
-    by_scale, by_gptq = (np.square(error(fitting.fit(weight, moments, NAME, method), x, y)).mean()
+    by_scale, by_gptq = (np.square(error(fit(weight, moments, method), x, y)).mean()
                          for method in ("scale", "gptq"))
     assert by_gptq < 0.6 * by_scale
 
@@ -70,7 +85,7 @@ def test_a_scale_for_each_group_is_better_than_one_for_a_row(method: Method) -> 
     weight, x, _ = data()
     weight[:, :8] *= 0.3
     moments = Moments.of(x, {NAME: x @ weight.T})
-    row, grouped = (fitting.fit(weight, moments, NAME, method, group_size=size) for size in (0, 8))
+    row, grouped = (fit(weight, moments, method, size) for size in (0, 8))
     assert row.rounded.scale.shape == (24,)
     assert grouped.rounded.scale.shape == (24, 4)
     wrong = [np.square(error(found, x, x @ weight.T)).mean() for found in (row, grouped)]
@@ -80,12 +95,12 @@ def test_a_scale_for_each_group_is_better_than_one_for_a_row(method: Method) -> 
 def test_a_layer_makes_up_for_inputs_that_have_drifted() -> None:
     weight, x, y = data()
     drifted = x * np.linspace(0.7, 1.3, x.shape[1], dtype=np.float32)
-    asked = fitting.fit(weight, Moments.of(drifted, {NAME: y}), NAME, "gptq")
-    not_asked = fitting.fit(weight, Moments.of(drifted, {NAME: drifted @ weight.T}), NAME, "gptq")
+    asked = fit(weight, Moments.of(drifted, {NAME: y}), "gptq")
+    not_asked = fit(weight, Moments.of(drifted, {NAME: drifted @ weight.T}), "gptq")
     assert np.square(error(asked, drifted, y)).mean() < 0.3 * np.square(error(not_asked, drifted, y)).mean()
 
 
 def test_scales_are_the_same_in_float16() -> None:
     weight, x, y = data()
-    scale = fitting.fit(weight, Moments.of(x, {NAME: y}), NAME, "gptq").rounded.scale
+    scale = fit(weight, Moments.of(x, {NAME: y}), "gptq").rounded.scale
     np.testing.assert_array_equal(scale.astype(np.float16).astype(np.float32), scale)

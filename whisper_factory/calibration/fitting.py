@@ -1,4 +1,4 @@
-"""One linear layer: from what speech makes of its inputs and wanted outputs to integers, scales and a bias.
+"""Linear layers with the same inputs: from what speech makes of those and of wanted outputs to integers and scales.
 
 The inputs are those of the model that is rounded so far, the wanted outputs those of the exact one: so a layer also
 makes up for what the layers before it have lost. With a few thousand positions that is a regression which could learn
@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory import threads
 from whisper_factory.quantization import compensated
 from whisper_factory.quantization.compensated import Rounded
 
@@ -24,7 +23,6 @@ Method = Literal["scale", "gptq"]
 
 RIDGE = 0.03  # of the mean variance of an input: how much evidence it takes to move a weight
 EXACT = "exact inputs"
-PARTS = 2  # of a layer's rows
 ROUNDS, SWEEPS = 2, 2  # of integers and scales in turn; of the integers in each
 
 
@@ -78,25 +76,30 @@ class Fitted:
     bias: Floats
 
 
-def fit(weight: Floats, moments: Moments, name: str, method: Method, ridge: float = RIDGE,
-        group_size: int = 0) -> Fitted:
-    """Round a weight [out, in].
+def fit(weights: Mapping[str, Floats], moments: Moments, method: Method, ridge: float = RIDGE,
+        group_size: int = 0) -> dict[str, Fitted]:
+    """Round weights [out, in], all rows of all of them together: what takes long is going through the columns.
 
     Args:
+        moments: with the wanted outputs of each.
         group_size: columns that share a scale; 0: a row's have one.
 
     Raises:
         compensated.SingularGram: the inputs' covariance cannot be used.
     """
+    weight = np.concatenate(list(weights.values()))
+    outputs = np.concatenate([moments.outputs[name] for name in weights])
     count = moments.inputs[-1, -1]
-    mean_x, mean_y = moments.inputs[:-1, -1] / count, moments.outputs[name][:, -1] / count
+    mean_x, mean_y = moments.inputs[:-1, -1] / count, outputs[:, -1] / count
     gram = moments.inputs[:-1, :-1] / count - np.outer(mean_x, mean_x)
-    shared = moments.outputs[name][:, :-1] / count - np.outer(mean_y, mean_x)
-    damped = compensated.damp(gram)
+    shared = outputs[:, :-1] / count - np.outer(mean_y, mean_x)
     wanted = weight if method == "scale" else _regress(weight, gram, shared, ridge)
-    q, scale = _round(wanted, damped, method, weight.shape[1] // (group_size or weight.shape[1]))
+    q, scale = _round(wanted, compensated.damp(gram), method, weight.shape[1] // (group_size or weight.shape[1]))
     bias = (mean_y - compensated.made_of(q, scale) @ mean_x).astype(np.float32)
-    return Fitted(Rounded(q, scale if group_size else scale[:, 0]), bias)
+    scales = scale if group_size else scale[:, 0]
+    ends = np.cumsum([len(rows) for rows in weights.values()])[:-1]
+    parts = zip(*(np.split(array, ends) for array in (q, scales, bias)), strict=True)
+    return {name: Fitted(Rounded(*rounded), own) for name, (*rounded, own) in zip(weights, parts, strict=True)}
 
 
 def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Floats:
@@ -108,22 +111,17 @@ def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Fl
 
 
 def _round(wanted: Floats, gram: Doubles, method: Method, groups: int) -> tuple[NDArray[np.int8], Floats]:
-    """Integers and scales [out, groups]. Rows go through in PARTS at once; they have nothing to do with each other."""
+    """Integers and scales [out, groups]. One thread does it: two get in each other's way, so small are its steps."""
     narrow = gram.astype(np.float32)
-    factor = compensated.Factor.of(gram) if method == "gptq" else None
-
-    def rounded(rows: Floats) -> tuple[Floats, Floats]:
-        if factor is None:
-            scale = compensated.search_scales(rows, narrow, groups)
-            return compensated.round_to(rows, scale), scale
-        scale = compensated.search_scales(rows, factor.left, groups)
-        q = compensated.gptq(rows, factor, scale)
+    if method == "scale":
+        scale = compensated.search_scales(wanted, narrow, groups)
+        q = compensated.round_to(wanted, scale)
+    else:
+        factor = compensated.Factor.of(gram)
+        scale = compensated.search_scales(wanted, factor.left, groups)
+        q = compensated.gptq(wanted, factor, scale)
         for _ in range(ROUNDS):
-            q = compensated.descend(rows, narrow, scale, q, SWEEPS)
-            scale = compensated.refit(rows, narrow, q, scale)
-        return q, scale
-
-    made = list(threads.ahead(rounded, np.array_split(wanted, PARTS)))
-    q, scale = (np.concatenate(parts) for parts in zip(*made, strict=True))
+            q = compensated.descend(wanted, narrow, scale, q, SWEEPS)
+            scale = compensated.refit(wanted, narrow, q, scale)
     # kernels hold scales in float16: what is measured here is then what they compute
     return q.astype(np.int8), scale.astype(np.float16).astype(np.float32)

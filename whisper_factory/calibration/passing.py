@@ -200,7 +200,7 @@ class _Pass:
             total.add(found)
         if residual is None:
             total.apply({name: (self.exact[f"{name}.weight"], self.exact.get(f"{name}.bias")) for name in names})
-        for name, fitted in zip(names, threads.ahead(lambda name: self._fitted(name, total), names), strict=True):
+        for name, fitted in self._fitted(names, total).items():
             self._keep(name, fitted)
             self.advance(1)
 
@@ -241,12 +241,13 @@ class _Pass:
             self.biases[f"{name}.bias"] = fitted.bias.astype(np.float16).astype(np.float32)
             self.made[f"{name}.bias"] = self.biases[f"{name}.bias"]
 
-    def _fitted(self, name: str, total: Moments) -> fitting.Fitted:
+    def _fitted(self, names: list[str], total: Moments) -> dict[str, fitting.Fitted]:
+        weights = {name: self.exact[f"{name}.weight"] for name in names}
         try:
-            return fitting.fit(self.exact[f"{name}.weight"], total, name, self.method, self.ridge,
-                               self.precision.group_size)
+            return fitting.fit(weights, total, self.method, self.ridge, self.precision.group_size)
         except SingularGram as error:
-            raise UserError(f"calibration: {name}: {error}; give calibration.clips more, and other, speech") from error
+            said = f"calibration: {names[0]}: {error}; give calibration.clips more, and other, speech"
+            raise UserError(said) from error
 
     def _each(self, function: Callable[[int], Pair]) -> list[Pair]:
         return list(threads.ahead(function, range(len(self.names))))
