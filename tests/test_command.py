@@ -73,7 +73,7 @@ def test_time_and_memory_are_the_programs_own(tmp_path: Path) -> None:
     child = "import time; block = b'x' * 200_000_000; time.sleep(0.6)"
     done = command.run([sys.executable, "-c", parent, child], tmp_path / "log")
     assert 200e6 < done.peak_bytes < 300e6
-    assert 0.6 <= done.seconds < 30
+    assert 0.6 <= done.seconds < 300
     idle, _, _ = python("import time; time.sleep(0.3)", tmp_path)
     assert 0 < idle.peak_bytes < 60e6
 
@@ -90,7 +90,7 @@ def test_an_interruption_ends_the_program_and_its_children(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         command.run([sys.executable, "-c", code], tmp_path / "log", interrupt)
     pid = int(marker.read_text(encoding="ascii"))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 100
     while running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not running(pid)
@@ -110,8 +110,8 @@ def test_a_child_left_behind_does_not_hold_it_up(tmp_path: Path, monkeypatch: py
     code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True)"
     done, lines, _ = python(code, tmp_path)
     assert done.trouble is None
-    assert done.seconds < 20
-    deadline = time.monotonic() + 10
+    assert done.seconds < 50, "less than the child sleeps"
+    deadline = time.monotonic() + 100
     while running(int(lines[0])) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not running(int(lines[0]))

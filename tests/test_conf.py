@@ -18,7 +18,7 @@ GROUPS = {path.name: members(CONF, path.name) for path in CONF.iterdir() if path
 def test_the_groups_and_their_members() -> None:
     assert GROUPS["model"] == ["base", "base.en", "debug", "large-v3", "large-v3-turbo", "medium", "medium.en", "small",
                                "small.en", "tiny", "tiny.en"]
-    assert GROUPS["precision"] == ["float16", "float32", "int4", "int4_g128", "int4_g32", "int8"]
+    assert GROUPS["precision"] == ["float16", "float32", "int4", "int4_auto", "int4_g128", "int4_g32", "int8"]
     assert GROUPS["profile"] == ["batch", "duplex_lowmem", "interactive", "ultra_low"]
     assert GROUPS["kv_cache"] == ["contiguous", "paged"]
     assert GROUPS["weights"] == ["auto", "huggingface", "openai", "package", "path"]

@@ -288,7 +288,7 @@ def _process(server: Server, tmp_path: Path) -> subprocess.Popen[str]:
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

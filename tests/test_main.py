@@ -259,8 +259,8 @@ def test_a_sweep_that_only_plans_prints_one_table(factory: Command) -> None:
 
 
 def test_what_does_not_fit_is_refused_with_what_would(factory: Command, tmp_path: Path) -> None:
-    done = factory("profile=batch", "model=small.en", "device=jetson_orin_nano_8gb", "device.reserved_mb=6500")
+    done = factory("profile=batch", "model=small.en", "device=jetson_orin_nano_8gb", "device.reserved_mb=7000")
     assert done.returncode == 2
-    assert "device jetson_orin_nano_8gb has 1.50 GB for it" in done.stderr
+    assert "device jetson_orin_nano_8gb has 1.00 GB for it" in done.stderr
     assert done.stderr.count(" saves ") == 3
     assert not (tmp_path / "outputs").exists()

@@ -50,3 +50,17 @@ def test_an_error_of_the_source() -> None:
 
     with pytest.raises(KeyError):
         list(threads.ahead(lambda number: number, two()))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_mapped_comes_in_order(count: int) -> None:
+    with threads.mapping(count) as mapped:
+        assert list(mapped(lambda number: number * number, range(20))) == [number * number for number in range(20)]
+        with pytest.raises(ZeroDivisionError):
+            list(mapped(lambda number: 1 // number, [1, 0]))
+
+
+def test_all_items_are_mapped_at_once() -> None:
+    meeting = threading.Barrier(3, timeout=30)  # of three threads, else it breaks
+    with threads.mapping(3) as mapped:
+        assert sorted(mapped(lambda number: meeting.wait(), range(3))) == [0, 1, 2]

@@ -32,11 +32,12 @@ PADDING_STRATEGIES: tuple[str, ...] = get_args(PaddingStrategy)
 class Precision:
     """How weights are stored. `bits` is 8 or 4 for weight-only integers, 0 for plain floats."""
 
-    name: str  # float32, float16, int8, int4, int4_g128, int4_g32
+    name: str  # float32, float16, int8, int4, int4_g128, int4_g32, int4_auto
     bits: int
     dtype: Literal["float32", "float16"]  # of every tensor that is not quantised
     group_size: int = 0  # neighbours of a row that share a scale; 0: the whole row
     keep: tuple[str, ...] = ()  # linear layers that have 8 bits, and a scale a row, all the same
+    max_wer_delta: float | None = None  # the budget in points that chose them; None: they were named
 
     def bits_of(self, layer: str) -> int:
         """Bits of the weights of a linear layer, by its name (without .weight)."""
@@ -56,7 +57,7 @@ class Precision:
         return cls(**{**data, "keep": tuple(data.get("keep", ()))})
 
 
-LATER = ("group_size", "keep", "gated_as")  # fields of a precision that the first engines did not have
+LATER = ("group_size", "keep", "max_wer_delta", "gated_as")  # fields of a precision that the first engines did not have
 
 
 def said(precision: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from whisper_factory.memory import Estimate
 from whisper_factory.plan import Plan, PlannedStep
 from whisper_factory.schema import Composition
 from whisper_factory.sources import local
-from whisper_factory.steps import STEPS
+from whisper_factory.steps import STEPS, keep
 from whisper_factory.steps import validate as validation
 from whisper_factory.steps.context import Context
 from whisper_factory.store import Finished, Store, users
@@ -57,7 +57,7 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
     for note in made.notes:
         level = logging.WARNING if note.startswith("warning") else logging.INFO
         log.log(level, "note      %s", note, extra={"idle": True})
-    needed = _memory(made)
+    needed = _memory(made, storage)
     for line in memory.table(needed, _device(made)[0]):
         log.info("memory    %s", line, extra={"idle": True})
     if composition.dry_run or (locked and locked.plans_only):
@@ -69,6 +69,9 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
         with _LogFile(made.directory / "log.txt"):
             for step in made.steps:
                 run.ensure(step)
+                if step.name == "keep" and needed.least is not None:  # now it is known what is kept
+                    needed = _memory(made, storage)
+                    log.info("memory    %s at load, %s at the peak", memory.size(needed.load), memory.size(needed.peak))
             _bring_up_to_date(run, resolved)
         if locked:
             locked.after(made, run.finished)
@@ -77,12 +80,20 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
     return Outcome(made, needed, run.finished, _validation(run.finished))
 
 
-def _memory(made: Plan) -> Estimate:
-    """What the engine will take of its device; refused where that is more than there is."""
+def _memory(made: Plan, storage: Store) -> Estimate:
+    """What the engine will take of its device; refused where that is more than there is.
+
+    Before it is known which layers keep 8 bits it is what all of them would take, and refused only where none may.
+    """
     name, budget = _device(made)
-    needed = memory.estimate(made.spec, budget, round(made.composition.device.reserved_mb * memory.MB))
-    remedies.refuse_what_does_not_fit(made.spec, needed, name)
-    return needed
+    reserved = round(made.composition.device.reserved_mb * memory.MB)
+    chosen = next((storage.find(step.name, step.key) for step in made.steps if step.name == "keep"), None)
+    spec = keep.settled(made.spec, {"keep": chosen.path} if chosen else {})
+    needed = memory.estimate(spec, budget, reserved)
+    remedies.refuse_what_does_not_fit(spec, needed, name)
+    if chosen or spec.precision.max_wer_delta is None:
+        return needed
+    return replace(memory.estimate(keep.most(spec), budget, reserved), least=needed.peak)
 
 
 def _device(made: Plan) -> tuple[str, int | None]:
@@ -101,7 +112,7 @@ def _check_device(made: Plan, needed: Estimate, storage: Store) -> None:
     if backend is None or made.composition.stop_after is not None:  # it is to run elsewhere
         return
     if any(storage.find(step.name, step.key) is None for step in made.steps):
-        backend.check_device(made.spec, needed.peak)
+        backend.check_device(made.spec, needed.peak if needed.least is None else needed.least)
 
 
 class _Run:

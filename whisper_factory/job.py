@@ -150,7 +150,7 @@ def _text(declared: Any) -> str:
 
     plain: Any = OmegaConf.to_container(declared, resolve=True)
     plain["precision"] = said(plain["precision"])
-    if plain["calibration"]["method"] == "none":
+    if plain["calibration"]["method"] == "none" and "max_wer_delta" not in plain["precision"]:
         del plain["calibration"]
     return OmegaConf.to_yaml(OmegaConf.create(plain))
 

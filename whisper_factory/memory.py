@@ -39,6 +39,7 @@ class Estimate:
     budget: int | None  # of the device; None: not known
     reserved: int  # of that, for others
     turn_peak: int | None = None  # paged: at the highest while audio is no longer than TURN_FRAMES
+    least: int | None = None  # at the highest if no layer keeps 8 bits, before it is known which do
 
     @property
     def load(self) -> int:
@@ -113,6 +114,8 @@ def table(found: Estimate, device: str) -> list[str]:
     rows = [(part.name, part.load, part.peak) for part in found.parts] + [("total", found.load, found.peak)]
     lines = [f"{'':<38} {'load':>9} {'peak':>9}"]
     lines += [f"{name:<38} {load / MB:>6.1f} MB {peak / MB:>6.1f} MB" for name, load, peak in rows]
+    if found.least is not None:
+        lines.append(f"with every layer at 8 bits, the most there can be; {size(found.least)} at the peak with none")
     if found.budget is not None and found.room is not None:
         lines.append(f"{device}: {size(found.budget)}, {size(found.reserved)} of it reserved, "
                      f"{size(found.room - found.peak)} left at the peak")

@@ -19,6 +19,8 @@ from typing import Any
 
 from whisper_factory import __version__, store
 from whisper_factory.plan import Plan
+from whisper_factory.steps import keep
+from whisper_factory.steps.keep import CHOICE
 from whisper_factory.steps.validate import REPORT
 from whisper_factory.store import holds
 from whisper_factory.store.files import replace
@@ -27,12 +29,12 @@ from whisper_factory.store.steps import TAKEN
 MANIFEST = "manifest.json"
 PAPERS = ("config.yaml", "plan.json")
 # Where a step's files go; a packed checkpoint takes the canonical one's place.
-PLACES = {"convert": "checkpoint", "pack": "checkpoint", "kit": "", "build": "engine", "validate": ""}
+PLACES = {"keep": "", "convert": "checkpoint", "pack": "checkpoint", "kit": "", "build": "engine", "validate": ""}
 KIT = "kit.tar"
 BUILT = "build.json"  # of an engine whose backend has a toolkit build it
 COARSE, APART = 10**7, 2 * 10**9  # ns: exFAT keeps times to hundredths, FAT to two seconds
 FAILURES = "failed"  # the log of an external command that failed, and a script that repeats it; gone once it works
-OWNED = ("checkpoint", "engine", "runtime", "build.sh", "requirements.txt", REPORT, KIT, FAILURES)
+OWNED = ("checkpoint", "engine", "runtime", "build.sh", "requirements.txt", REPORT, CHOICE, KIT, FAILURES)
 
 
 def is_current(plan: Plan, finished: dict[str, store.Finished]) -> bool:
@@ -132,6 +134,7 @@ def _manifest(plan: Plan, finished: dict[str, store.Finished], outputs: dict[str
         "inputs": inputs,
         "outputs": outputs,
         **_calibration(plan),
+        **_kept(finished),
         **_builders(finished),
     }
 
@@ -142,6 +145,13 @@ def _calibration(plan: Plan) -> dict[str, Any]:
     if convert is None or "calibration" not in convert.params:
         return {}
     return {"calibration": {**convert.params["calibration"], "names": [one["name"] for one in convert.hints["speech"]]}}
+
+
+def _kept(finished: dict[str, store.Finished]) -> dict[str, Any]:
+    """Which layers keep 8 bits, and why, where that was chosen; kept.json has each layer's harm, too."""
+    if "keep" not in finished:
+        return {}
+    return {"kept": {name: value for name, value in keep.read(finished["keep"].path).items() if name != "order"}}
 
 
 def _builders(finished: dict[str, store.Finished]) -> dict[str, Any]:

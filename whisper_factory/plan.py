@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from whisper_factory import backends, clips, digest, sources
+from whisper_factory import backends, clips, digest, keeping, sources
 from whisper_factory.backends import KitBackend
 from whisper_factory.calibration import CALIBRATION, duration, expectations
 from whisper_factory.calibration import clips as calibrating_clips
@@ -77,16 +77,18 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
     backend, kit = backends.get(composition.backend_package), backends.kit(composition.backend_package)
     spec = backend.settle(composition.engine_spec())
     fetch = _fetch(composition, source)
-    speech, skipped = _speech(composition.calibration)
-    convert = _convert(spec, backend.checkpoint_precision(spec), fetch, composition.calibration, speech)
+    speech, skipped = _speech(composition)
+    chosen = _clips(composition.validation)
+    keep = _keep(spec, backend.checkpoint_precision(spec), fetch, speech, chosen)
+    convert = _convert(spec, backend.checkpoint_precision(spec), (fetch, *keep), composition.calibration, speech)
     notes = [*notes, *skipped, *expectations.notes(spec, composition.calibration.method)]
-    steps = [fetch, convert]
+    steps = [fetch, *keep, convert]
     if kit:
         kit.check_installed(spec)
-        steps += [_pack(kit, spec, convert), *([_kit(kit, spec)] if kit.needs_kit(spec) else [])]
+        steps += [_pack(kit, spec, (convert, *keep)), *([_kit(kit, spec, keep)] if kit.needs_kit(spec) else [])]
     if composition.stop_after not in ("fetch", "convert") and (not kit or kit.can_build(spec)):
-        steps.append(_build(spec, steps[2] if kit else convert))
-    chosen = _clips(composition.validation)
+        packed = next((step for step in steps if step.name == "pack"), convert)
+        steps.append(_build(spec, (packed, *keep)))
     if chosen and composition.stop_after is None:
         steps += _validation(composition, spec, steps, chosen)
     if composition.stop_after == "fetch":
@@ -97,7 +99,7 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
         notes = [*notes, f"model {composition.model.name} has random weights: it understands nothing, and says one "
                          "sentence whatever it hears"]
     heard = clips.digest(chosen) if chosen else None
-    key = _composition_key(composition, spec, fetch, heard, convert)
+    key = _composition_key(composition, spec, fetch, heard, [*keep, convert])
     return Plan(composition, spec, key, tuple(steps), source, tuple(notes), heard)
 
 
@@ -116,44 +118,73 @@ def _fetch(composition: Composition, source: sources.Source) -> PlannedStep:
     return _step("fetch", about, source.params, (), {}, hints)
 
 
-def _convert(spec: EngineSpec, precision: Precision, fetch: PlannedStep, calibration: CalibrationConfig,
+def _keep(spec: EngineSpec, precision: Precision, fetch: PlannedStep, speech: list[Speech],
+          chosen: list[Clip]) -> list[PlannedStep]:
+    """The choice of the layers that keep 8 bits, if there is one to be made.
+
+    Raises:
+        UserError: it would be made on what validates the engine.
+    """
+    if precision.max_wer_delta is None:
+        return []
+    heard = {digest.of_file(clip.path) for clip in chosen}
+    for one in speech:
+        if digest.of_file(one.path) in heard:
+            raise UserError(f"calibration.clips: {one.name} is among the clips that validate the engine, which would "
+                            "flatter it; decide which layers keep 8 bits on other speech")
+    params = {"kind": fetch.params["kind"], "model": spec.model, "dimensions": asdict(spec.dimensions),
+              "precision": precision.to_dict(), "clips": calibrating_clips.digest(speech),
+              "windows": CALIBRATION}
+    if precision.group_size:
+        params["group_scales"] = GROUP_SCALES
+    about = (f"which layers keep 8 bits: up to {precision.max_wer_delta:g} points of WER above the exact model, on "
+             f"{len(speech)} clips, at most {keeping.duration(spec.dimensions, len(speech))} on two cores")
+    return [_step("keep", about, params, (fetch,), STEPS["keep"].tools(), _given(fetch, speech))]
+
+
+def _given(fetch: PlannedStep, speech: list[Speech]) -> dict[str, Any]:
+    """Where weights and clips lie."""
+    return {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()},
+            "speech": [asdict(one) | {"path": str(one.path)} for one in speech]}
+
+
+def _convert(spec: EngineSpec, precision: Precision, before: Sequence[PlannedStep], calibration: CalibrationConfig,
              speech: list[Speech]) -> PlannedStep:
+    fetch = before[0]
     params: dict[str, Any] = {
         "kind": fetch.params["kind"],
         "model": spec.model,
         "dimensions": asdict(spec.dimensions),
         "precision": precision.to_dict(),
     }
-    hints: dict[str, Any] = {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()}}
     about = f"canonical checkpoint, {precision.name}"
     if precision.group_size:
         params["group_scales"] = GROUP_SCALES
     if calibration.method != "none":
         params["calibration"] = {"method": calibration.method, "seed": calibration.seed, "version": CALIBRATION,
                                  "clips": calibrating_clips.digest(speech)}
-        hints["speech"] = [asdict(one) | {"path": str(one.path)} for one in speech]
         about += f" by {calibration.method} on {len(speech)} clips, {duration(spec.dimensions, speech)} on two cores"
-    return _step("convert", about, params, (fetch,), STEPS["convert"].tools(), hints)
+    return _step("convert", about, params, before, STEPS["convert"].tools(), _given(fetch, speech))
 
 
-def _pack(kit: KitBackend, spec: EngineSpec, convert: PlannedStep) -> PlannedStep:
+def _pack(kit: KitBackend, spec: EngineSpec, before: Sequence[PlannedStep]) -> PlannedStep:
     params = {"backend": spec.backend, "backend_version": kit.VERSION, **kit.pack_params(spec)}
     about = f"{spec.backend} checkpoint, {spec.precision.name}"
-    return _step("pack", about, params, (convert,), kit.pack_tools(), {"spec": spec.to_dict()})
+    return _step("pack", about, params, before, kit.pack_tools(), {"spec": spec.to_dict()})
 
 
-def _kit(kit: KitBackend, spec: EngineSpec) -> PlannedStep:
+def _kit(kit: KitBackend, spec: EngineSpec, before: Sequence[PlannedStep]) -> PlannedStep:
     params = {"spec": spec.to_dict(), "backend_version": kit.VERSION}
-    return _step("kit", "build.sh and what else the device needs", params, (), {})
+    return _step("kit", "build.sh and what else the device needs", params, before, {})
 
 
-def _build(spec: EngineSpec, source: PlannedStep) -> PlannedStep:
+def _build(spec: EngineSpec, before: Sequence[PlannedStep]) -> PlannedStep:
     backend = backends.get(spec.backend)
     params = {"spec": spec.to_dict(), "backend_version": backend.VERSION}
     shape = spec.profile
     about = (f"{spec.backend} engine, batch {shape.max_batch_size} x beam {shape.max_beam_width}, "
              f"{shape.max_input_len} frames, {spec.kv_cache.mode} KV cache")
-    return _step("build", about, params, (source,), backend.tools())
+    return _step("build", about, params, before, backend.tools())
 
 
 def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedStep],
@@ -181,7 +212,8 @@ def _validation(composition: Composition, spec: EngineSpec, steps: list[PlannedS
                                  backends.get(spec.backend).tools(), hints)]
     params |= {"repeats": 1, "backend": spec.backend, "evidence": kit.EVIDENCE, "stand_in": instead.to_dict(),
                "stand_in_version": backends.get(instead.backend).VERSION}
-    return [reference, _step("validate", f"{about}; {EVIDENCE[kit.EVIDENCE]}", params, (made["pack"], reference),
+    return [reference, _step("validate", f"{about}; {EVIDENCE[kit.EVIDENCE]}", params,
+                             (made["pack"], reference, *([made["keep"]] if "keep" in made else [])),
                              embedded.tools(), hints)]
 
 
@@ -222,9 +254,10 @@ def _clips(validation: ValidationConfig) -> list[Clip]:
     return chosen
 
 
-def _speech(calibration: CalibrationConfig) -> tuple[list[Speech], list[str]]:
-    """What is calibrated with, and a warning about each clip that cannot be read."""
-    if calibration.method == "none":
+def _speech(composition: Composition) -> tuple[list[Speech], list[str]]:
+    """What is calibrated with, or decided on, and a warning about each clip that cannot be read."""
+    calibration = composition.calibration
+    if calibration.method == "none" and composition.precision.max_wer_delta is None:
         return [], []
     if calibration.clips:
         return calibrating_clips.from_manifest(sources.local(calibration.clips))
@@ -232,7 +265,7 @@ def _speech(calibration: CalibrationConfig) -> tuple[list[Speech], list[str]]:
 
 
 def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedStep, heard: str | None,
-                     convert: PlannedStep) -> str:
+                     shaping: Sequence[PlannedStep]) -> str:
     """What was declared, with digests for the inputs in place of where they lie; tool versions are not declared."""
     axes = ("model", "precision", "profile", "kv_cache", "backend", "device")
     declared = {axis: asdict(getattr(composition, axis)) for axis in axes}
@@ -240,8 +273,11 @@ def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedS
         del declared["backend"]["provider"]
     declared["model"] = {"name": composition.model.name, "dimensions": declared["model"]["dimensions"]}
     declared["precision"] = said(declared["precision"])
-    if "calibration" in convert.params:
-        declared["calibration"] = convert.params["calibration"]
+    for step in shaping:
+        if step.name == "keep":
+            declared["decided_on"] = step.params["clips"]
+        elif "calibration" in step.params:
+            declared["calibration"] = step.params["calibration"]
     if spec.target:
         declared["target"] = asdict(spec.target)
     declared["validation"] = asdict(composition.validation) | {"clips": heard}

@@ -18,6 +18,7 @@ STOPS = ("fetch", "convert", "build")
 SOURCES = ("auto", "openai", "package", "huggingface", "path")
 BUNDLED = ("none", "quick", "full")
 PRECISION_DTYPES = ("float32", "float16")
+LEAST_POINTS = 0.01  # of precision.max_wer_delta: less than a word, on any clips that one has
 CALIBRATIONS = ("none", "scale", "gptq")
 
 
@@ -71,6 +72,8 @@ def _wrong_integers(composition: Composition) -> list[str]:
     if precision.keep and precision.bits != 4:
         problems.append("precision.keep names layers of a 4-bit engine that keep 8 bits; choices: precision=int4_g32, "
                         "precision=int4_g128, precision=int4")
+    if precision.max_wer_delta is not None:
+        problems += _wrong_budget(composition, precision.max_wer_delta)
     sizes = vars(composition.model.dimensions)
     if min(sizes.values()) < 1:  # which is complained of already
         return problems
@@ -78,6 +81,24 @@ def _wrong_integers(composition: Composition) -> list[str]:
         mixed.kept(precision.keep, Dimensions(**sizes))
     except UserError as error:
         problems.append(str(error))
+    return problems
+
+
+def _wrong_budget(composition: Composition, points: float) -> list[str]:
+    """What does not go with layers that are chosen by a budget of word errors."""
+    precision, method, problems = composition.precision, composition.calibration.method, []
+    key = "precision.max_wer_delta"
+    if not LEAST_POINTS <= points <= 100:
+        problems.append(f"{key}={points:g}: must be {LEAST_POINTS} to 100 points")
+    if precision.bits != 4:
+        problems.append(f"{key} says how much a 4-bit engine may lose before its layers keep 8 bits; choices: "
+                        "precision=int4_auto, precision=int4_g32, precision=int4_g128, precision=int4")
+    if precision.keep:
+        problems.append(f"precision.keep names the layers that {key} would choose; leave one of them out "
+                        "(precision=int4_g32 with precision.keep)")
+    if method != "none":
+        problems.append(f"{key} weighs plain rounding, not what calibration={method} makes; use calibration=none, or "
+                        "precision=int4_g32")
     return problems
 
 
@@ -89,8 +110,8 @@ def _wrong_calibration(composition: Composition) -> list[str]:
     if calibration.method != "none" and precision.bits != 4:
         problems.append(f"calibration={calibration.method} is for 4 bits, not for precision={precision.name}; choices: "
                         "precision=int4, precision=int4_g32, precision=int4_g128, calibration=none")
-    if calibration.method == "none" and calibration.clips:
-        problems.append("calibration.clips goes with calibration=gptq or calibration=scale")
+    if calibration.method == "none" and calibration.clips and precision.max_wer_delta is None:
+        problems.append("calibration.clips goes with calibration=gptq or calibration=scale, or precision=int4_auto")
     if not 0 <= calibration.seed < 1 << 63:
         problems.append(f"calibration.seed={calibration.seed}: must be 0 to {(1 << 63) - 1}")
     return problems

@@ -10,6 +10,7 @@ from whisper_factory import backends, clips, memory, outputs
 from whisper_factory.factory import Outcome
 from whisper_factory.memory import Part
 from whisper_factory.plan import Plan
+from whisper_factory.steps import keep
 
 EVIDENCE = {"preflight": "the packed weights on this CPU, in float32",
             "graph": "the very graphs that are compiled, run on this CPU by ONNX Runtime"}
@@ -68,6 +69,9 @@ def result(outcome: Outcome) -> str:
     lines = []
     if outcome.validation:
         lines += _validation(outcome.validation, on_gpu=outcome.plan.spec.target is not None)
+    if "keep" in outcome.finished:
+        first, *rest = keep.told(keep.read(outcome.finished["keep"].path), outcome.plan.spec.dimensions)
+        lines += [f"kept        {first}", *(f"{'':<12}{line}" for line in rest)]
     if "build" in outcome.finished:
         megabytes = sum(about["bytes"] for about in outcome.finished["build"].record["outputs"].values()) / 1e6
         lines.append(f"engine      {megabytes:.1f} MB")

@@ -63,6 +63,7 @@ class PrecisionConfig:
     dtype: str = MISSING
     group_size: int = 0  # neighbours of a row that share a scale; 0: the whole row
     keep: list[str] = field(default_factory=list)  # layers of a 4-bit engine that have 8, by name or pattern
+    max_wer_delta: Optional[float] = None  # points of word error rate; until it holds, layers keep 8 bits
     gated_as: Optional[str] = None  # the precision whose limits of validation hold, where this one has none there
 
 
@@ -178,7 +179,8 @@ class Composition:
         """With the names of the layers that are kept."""
         said = self.precision
         keep = mixed.kept(said.keep, Dimensions(**vars(self.model.dimensions)))
-        return Precision(said.name, said.bits, said.dtype, said.group_size, keep)  # type: ignore[arg-type]
+        return Precision(said.name, said.bits, said.dtype, said.group_size, keep,  # type: ignore[arg-type]
+                         said.max_wer_delta)
 
     def _target(self) -> Target | None:
         """The GPU, for a backend whose engines are built for one."""

@@ -31,7 +31,7 @@ def rebuild(plan: Plan, finished: Mapping[str, Finished], locked: Lock, storage:
 
     log.info("verify    building again in a scratch store")
     with tempfile.TemporaryDirectory(prefix="verify.", dir=storage.root) as scratch:
-        again = _make(plan, Store(Path(scratch)), storage.downloads, ("fetch", *SHAPING))
+        again = _make(plan, Store(Path(scratch)), storage.downloads, ("fetch", "keep", *SHAPING))
         equal, wrong = locked.compare(plan, again)
         before, now = promised(plan, finished), promised(plan, again)
     wrong += [f"{name} is not what this machine made before" for name, about in now["computed"].items()

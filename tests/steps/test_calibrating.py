@@ -135,8 +135,8 @@ def test_weights_that_are_not_finite_are_told_by_name(tmp_path: Path) -> None:
 
 
 def test_a_child_that_dies_is_an_environment_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whisper_factory.steps.calibrating.CHILD",
-                        "import sys; print('out of memory'); sys.exit(9)  # {path}")
+    monkeypatch.setattr("whisper_factory.steps.child.CHILD",
+                        "import sys; print('out of memory'); sys.exit(9)  # {path} {module}")
     made = declared(tmp_path, "calibration=gptq", f"calibration.clips={few(tmp_path)}")
     with pytest.raises(EnvironmentFault, match=r"the calibration failed \(exit code 9\): out of memory"):
         factory.produce(made, "")

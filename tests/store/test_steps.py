@@ -113,7 +113,7 @@ def test_eight_processes_at_once_do_it_once(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * 8
     found = Store(tmp_path).find("build", KEY)
     assert found is not None

@@ -59,6 +59,18 @@ def test_tokens_are_openais(seed: int, eot_bias: float, beams: int, windows: int
         assert mine.language is None
 
 
+@pytest.mark.parametrize("beams", [1, 4])
+def test_tokens_are_the_same_whoever_chooses_them(beams: int) -> None:
+    model, tokenizer = random_model(2, eot_bias=9.0), tokenizer_of(random_model(2).dims)
+    found = []
+    for threads in (1, 3):
+        utterance = TorchUtterance(model, features(2, 8))
+        found.append(decode(utterance, tokenizer, [tokenizer.prompt()] * 8, [None] * 8, STEPS, [FAR] * 8, beams,
+                            threads))
+    assert found[0] == found[1]
+    assert len({tuple(result.tokens) for result in found[0]}) > 4
+
+
 def test_the_models_above_end_early_and_late() -> None:
     """Else the comparison would be of one kind only."""
     lengths = [len(result.tokens)

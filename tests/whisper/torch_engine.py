@@ -140,7 +140,7 @@ class TorchEngine:
     """Encodes with openai-whisper. `frames` remembers the shape of every batch."""
 
     def __init__(self, model: Whisper, spec: EngineSpec) -> None:
-        self.model, self.spec = model, spec
+        self.model, self.spec, self.threads = model, spec, 2
         self.batches: list[tuple[int, int]] = []  # windows, frames
 
     def encode(self, mel: NDArray[np.float32]) -> TorchUtterance:

@@ -12,6 +12,7 @@ from whisper_factory.whisper.tensors import is_quantized, tensor_shapes
 
 _FUSED = re.compile(r"(?P<attention>(en|de)coder\.blocks\.\d+\.attn)\.(query|key|value)")
 _NEAR = 3  # names that an error suggests
+Candidate = tuple[str, ...]  # layers that share their bits
 
 
 def layers(dimensions: Dimensions) -> dict[str, tuple[int, int]]:
@@ -20,10 +21,15 @@ def layers(dimensions: Dimensions) -> dict[str, tuple[int, int]]:
             for name, shape in tensor_shapes(dimensions).items() if is_quantized(name)}
 
 
-def together(layer: str) -> tuple[str, ...]:
+def together(layer: str) -> Candidate:
     """The layers that share their bits with this one: engines multiply by self-attention's three at once."""
     fused = _FUSED.fullmatch(layer)
     return tuple(f"{fused['attention']}.{part}" for part in ("query", "key", "value")) if fused else (layer,)
+
+
+def candidates(dimensions: Dimensions) -> list[Candidate]:
+    """The layers, those that share their bits as one, in the model's order."""
+    return [partners for layer in layers(dimensions) if (partners := together(layer))[0] == layer]
 
 
 def kept(patterns: Sequence[str], dimensions: Dimensions) -> tuple[str, ...]:

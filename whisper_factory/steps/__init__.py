@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from whisper_factory.steps import build, convert, fetch, kit, pack, reference, validate
+from whisper_factory.steps import build, convert, fetch, keep, kit, pack, reference, validate
 
 STEPS: dict[str, ModuleType] = {
-    "fetch": fetch, "convert": convert, "pack": pack, "kit": kit, "build": build, "reference": reference,
-    "validate": validate,
+    "fetch": fetch, "keep": keep, "convert": convert, "pack": pack, "kit": kit, "build": build,
+    "reference": reference, "validate": validate,
 }

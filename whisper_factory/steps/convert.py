@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,16 +34,31 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     Raises:
         UserError: weights that cannot be read, or that are not those of the model that was declared.
     """
+    from whisper_factory.steps import keep
+
     params = step.params
-    try:
+    precision = keep.precision(Precision.from_dict(params["precision"]), inputs)
+    with as_given(step, inputs["fetch"]):
         checkpoint(inputs["fetch"], params["kind"], out, params["model"], Dimensions(**params["dimensions"]),
-                   Precision.from_dict(params["precision"]), context.progress, params.get("calibration"),
-                   step.hints.get("speech", []))
-    except UserError as error:  # the user knows the file by where it came from
+                   precision, context.progress, params.get("calibration"), step.hints.get("speech", []))
+
+
+@contextmanager
+def as_given(step: PlannedStep, fetched: Path) -> Iterator[None]:
+    """Tell of a file by where it came from: so the user knows it."""
+    try:
+        yield
+    except UserError as error:
         said = str(error)
         for name, origin in step.hints["origins"].items():
-            said = said.replace(str(inputs["fetch"] / "weights" / name), origin)
+            said = said.replace(str(fetched / "weights" / name), origin)
         raise UserError(said) from error
+
+
+def source(fetched: Path, kind: ReaderKind) -> Path:
+    """What readers of a kind read of what fetch left."""
+    folder = fetched / "weights"
+    return next(folder.iterdir()) if kind == "openai" else folder
 
 
 def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimensions: Dimensions,
@@ -58,16 +74,14 @@ def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimension
     from whisper_factory.whisper.checkpoint import write_checkpoint
     from whisper_factory.whisper.tensors import is_quantized
 
-    folder = fetched / "weights"
-    source = next(folder.iterdir()) if kind == "openai" else folder
-    weights = readers.read(source, kind)
+    weights = readers.read(source(fetched, kind), kind)
     readers.check(weights, dimensions, model)
     calibrated = None
     if calibration:
         from whisper_factory.steps import calibrating
 
         layers = sum(map(is_quantized, weights.tensors))
-        calibrated = calibrating.calibrate(source, kind, layers, fetched / VOCABULARY, precision, calibration, speech,
-                                           out, progress)
+        calibrated = calibrating.calibrate(source(fetched, kind), kind, layers, fetched / VOCABULARY, precision,
+                                           calibration, speech, out, progress)
     write_checkpoint(out, model, precision, weights, progress, calibrated)
     shutil.copyfile(fetched / VOCABULARY, out / VOCABULARY)

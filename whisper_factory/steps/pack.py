@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from whisper_factory import backends
 from whisper_factory.engine_spec import EngineSpec
+from whisper_factory.steps import keep
 from whisper_factory.steps.context import Context
 
 if TYPE_CHECKING:
@@ -19,4 +20,5 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     """Fill `out` with the packed checkpoint, its stamp and the vocabulary."""
     kit = backends.kit(step.params["backend"])
     assert kit is not None
-    kit.pack(inputs["convert"], EngineSpec.from_dict(step.hints["spec"]), out, context.say, context.progress)
+    spec = keep.settled(EngineSpec.from_dict(step.hints["spec"]), inputs)
+    kit.pack(inputs["convert"], spec, out, context.say, context.progress)

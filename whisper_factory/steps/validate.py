@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_factory import backends
 from whisper_factory.engine_spec import EngineSpec
-from whisper_factory.steps import listening
+from whisper_factory.steps import keep, listening
 from whisper_factory.steps.context import Context
 from whisper_factory.steps.reference import TRANSCRIPTS
 
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
     """Write validation.json into `out`."""
     params, scratch = step.params, out / "scratch"
-    engine = _stand_in(params, inputs["pack"], scratch, context) if "stand_in" in params else inputs["build"]
+    engine = _stand_in(params, inputs, scratch, context) if "stand_in" in params else inputs["build"]
     requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
     reference = json.loads((inputs["reference"] / TRANSCRIPTS).read_text(encoding="utf-8"))
     report = listening.listen(engine, requests, out, params["repeats"], context.progress)
@@ -53,11 +53,11 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     (out / REPORT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _stand_in(params: dict[str, Any], packed: Path, scratch: Path, context: Context) -> Path:
+def _stand_in(params: dict[str, Any], inputs: dict[str, Path], scratch: Path, context: Context) -> Path:
     kit = backends.kit(params["backend"])
     assert kit is not None
-    return kit.stand_in(packed, EngineSpec.from_dict(params["stand_in"]), scratch, context.say, context.failures,
-                        context.progress)
+    spec = keep.settled(EngineSpec.from_dict(params["stand_in"]), inputs)
+    return kit.stand_in(inputs["pack"], spec, scratch, context.say, context.failures, context.progress)
 
 
 def _row(request: Row, heard: Row, reference: Row) -> Row:

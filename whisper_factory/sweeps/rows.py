@@ -16,7 +16,7 @@ from whisper_factory.sweeps.front import Row
 if TYPE_CHECKING:
     from whisper_factory.factory import Outcome
 
-BUILDING = ("convert", "pack", "kit", "build")  # the steps whose time is a composition's build time
+BUILDING = ("keep", "convert", "pack", "kit", "build")  # the steps whose time is a composition's build time
 UNFINISHED = "its job did not end: it was killed, or its host was lost, or it is still at work"
 NOT_OF_ONE = ("quiet", "dry_run", "objectives", "hydra")  # settings of a sweep that its compositions are made without
 

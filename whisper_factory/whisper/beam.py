@@ -104,15 +104,20 @@ def most_probable(logits: NDArray[np.float32], count: int) -> tuple[NDArray[np.i
     """The `count` best tokens of each row [rows, n_vocab], best first, and their log-probabilities. Uses logits up.
 
     Sorting a vocabulary takes longer than decoding a token. So: the maxima of GROUPS groups of tokens are found
-    first, and the count-th of them is a value that at least `count` tokens reach and few others do.
+    first, and the count-th of them is a value that at least `count` tokens reach and few others do; and those lie in
+    the groups whose maxima reach it.
     """
     rows, vocabulary = logits.shape
     whole = vocabulary - vocabulary % GROUPS
-    maxima = logits[:, :whole].reshape(rows, -1, GROUPS).max(axis=1)
+    grouped = logits[:, :whole].reshape(rows, -1, GROUPS)
+    maxima = grouped.max(axis=1)
     bounds = np.partition(maxima, GROUPS - count, axis=1)[:, GROUPS - count]
     best = np.empty((rows, count), np.int64)
     for row, bound in enumerate(bounds):
-        reaching = np.flatnonzero(logits[row] >= bound)
+        groups = np.flatnonzero(maxima[row] >= bound)
+        place, group = np.nonzero(grouped[row][:, groups] >= bound)  # in the order of the tokens
+        rest = whole + np.flatnonzero(logits[row, whole:] >= bound)
+        reaching = np.concatenate([place * GROUPS + groups[group], rest])
         best[row] = reaching[np.argsort(-logits[row, reaching], kind="stable")[:count]]
     values = np.take_along_axis(logits, best, axis=1)
     peaks = values[:, :1].copy()

@@ -116,14 +116,18 @@ def _stored(weights: Weights, names: list[str], precision: Precision, advance: A
         if not (precision.bits and is_quantized(name)):
             return [(name, value)]
         layer = layer_name(name)
-        bits = precision.bits_of(layer)
-        size = _grouped(precision, layer)
-        q, scale = groups.quantize(value, bits, size) if size else weight_only.quantize(value, bits)
-        return [(name, q if bits == 8 else weight_only.pack_int4(q)), (scale_name(name), scale)]
+        q, scale = quantize(value, precision, layer)
+        return [(name, q if precision.bits_of(layer) == 8 else weight_only.pack_int4(q)), (scale_name(name), scale)]
 
     for tensors in threads.ahead(made, names):
         yield from tensors
         advance(sum(array.nbytes for _, array in tensors))  # they are written: the next ones were asked for
+
+
+def quantize(weight: NDArray[Any], precision: Precision, layer: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """A layer's weight [out, in] as (q int8 [out, in], s float32 [out] or [out, groups]), as a precision has it."""
+    bits, size = precision.bits_of(layer), _grouped(precision, layer)
+    return groups.quantize(weight, bits, size) if size else weight_only.quantize(weight, bits)
 
 
 def cast(name: str, array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:

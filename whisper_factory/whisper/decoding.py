@@ -55,6 +55,7 @@ def decode(
     max_new_tokens: int,
     budgets: Sequence[int],
     num_beams: int = 1,
+    threads: int = 1,
 ) -> list[Decoded]:
     """Decode the windows of a fresh utterance, and close it.
 
@@ -64,6 +65,7 @@ def decode(
         max_new_tokens: the most tokens chosen for a window, <|endoftext|> counted, as OpenAI's sample_len.
         budgets: of each window, the runaway guard's (see `runaway.token_budget`).
         num_beams: 1 is greedy; else the width of the beam search (patience 1, scores divided by length).
+        threads: that choose tokens, where the device does not.
 
     Returns:
         One result a window.
@@ -73,7 +75,7 @@ def decode(
     """
     limits = [min(max_new_tokens, budget) for budget in budgets]
     results = []
-    found = _search(utterance, tokenizer, np.asarray(prompts, np.int64), limits, num_beams)
+    found = _search(utterance, tokenizer, np.asarray(prompts, np.int64), limits, num_beams, threads)
     for sequence, language, limit in zip(found, languages, limits, strict=True):
         text = tokenizer.decode(sequence.tokens).strip()
         stopped: Stop = "eot" if sequence.ended else "length" if limit == max_new_tokens else "budget"
@@ -86,7 +88,7 @@ def decode(
 
 
 def _search(utterance: Utterance, tokenizer: Tokenizer, prompts: NDArray[np.int64], limits: Sequence[int],
-            num_beams: int) -> list[search.Sequenced]:
+            num_beams: int, threads: int) -> list[search.Sequenced]:
     """What is found for each window: by the device where it can, else here, of the logits that it computes."""
     rules = search.Suppression(tokenizer)
     if num_beams == 1 and isinstance(utterance, GreedyUtterance):
@@ -97,5 +99,5 @@ def _search(utterance: Utterance, tokenizer: Tokenizer, prompts: NDArray[np.int6
         return [search.Sequenced(tokens[:-1], total, True) if tokens[-1] == tokenizer.eot
                 else search.Sequenced(tokens, total, False) for tokens, total in found]
     how = Greedy(tokenizer.eot, limits) if num_beams == 1 else BeamSearch(num_beams, tokenizer.eot, limits)
-    search.run(utterance, prompts, rules, how)
+    search.run(utterance, prompts, rules, how, threads)
     return how.results()

@@ -6,15 +6,21 @@ they have, until those before them have ended; a window's answer is the same eit
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.threads import mapping
+
 if TYPE_CHECKING:
     from whisper_factory.backends import Utterance
     from whisper_factory.whisper.tokenizer import Tokenizer
+
+
+Chosen: TypeAlias = tuple[list[int], list[int]]  # of a window: for each new sequence, the old one and the token
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,9 @@ class Search(Protocol):
     width: int  # sequences of a window, after its first token
     over: NDArray[np.bool_]  # of each window
 
-    def choose(self, window: int, logits: NDArray[np.float32]) -> tuple[list[int], list[int]]:
-        """Choose the next tokens of a window, which may be over already, and say so if it is now.
+    def choose(self, window: int, logits: NDArray[np.float32]) -> Chosen:
+        """Choose the next tokens of a window, which may be over already, and say so if it is now. Several windows' are
+        chosen at once, by threads.
 
         Args:
             logits: of its sequences [1 or width, n_vocab], the forbidden tokens at minus infinity; may be used up.
@@ -83,23 +90,25 @@ class _Part:
         return other
 
 
-def run(utterance: Utterance, prompts: NDArray[np.int64], rules: Suppression, search: Search) -> None:
+def run(utterance: Utterance, prompts: NDArray[np.int64], rules: Suppression, search: Search, threads: int = 1) -> None:
     """Decode the windows of a fresh utterance until the search says that all are over, and close it.
 
     Args:
         prompts: [windows, length].
+        threads: that choose tokens, each of some windows.
 
     Raises:
         UserError: sequences wait for memory, and none is left that could give some back.
     """
     parts = [_Part(utterance, list(range(len(prompts))), prompts)]
     try:
-        while parts:
-            part = _next_part(parts, search)
-            _step(part, rules, search)
-            if search.over[part.windows].all():
-                part.utterance.close()
-                parts.remove(part)
+        with mapping(min(threads, len(prompts))) as mapped:
+            while parts:
+                part = _next_part(parts, search)
+                _step(part, rules, search, mapped)
+                if search.over[part.windows].all():
+                    part.utterance.close()
+                    parts.remove(part)
     finally:
         for part in parts:
             part.utterance.close()
@@ -118,13 +127,17 @@ def _next_part(parts: list[_Part], search: Search) -> _Part:
     return parts[0]  # feeding it says what is missing
 
 
-def _step(part: _Part, rules: Suppression, search: Search) -> None:
+def _step(part: _Part, rules: Suppression, search: Search, mapped: Callable[..., Iterator[Chosen]]) -> None:
     """Feed a part, choose tokens, and drop windows that are over where that halves the work."""
     first, each = part.utterance.length == 0, len(part.feed) // len(part.windows)
     logits = part.utterance.decode(part.feed)
-    rules.apply(logits, first)
-    chosen = [search.choose(window, logits[place * each : (place + 1) * each])
-              for place, window in enumerate(part.windows)]
+
+    def choose(place: int) -> Chosen:
+        own = logits[place * each : (place + 1) * each]
+        rules.apply(own, first)
+        return search.choose(part.windows[place], own)
+
+    chosen = list(mapped(choose, range(len(part.windows))))
     over = search.over[part.windows]
     if over.all():
         return

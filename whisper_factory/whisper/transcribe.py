@@ -168,7 +168,7 @@ class Transcriber:
             if self._language_wanted(jobs):
                 for job, language in zip(jobs, detect_languages(utterance, len(jobs), self.tokenizer), strict=True):
                     job.language = job.language or language
-            found = decode(utterance, *self._task(jobs, options))
+            found = decode(utterance, *self._task(jobs, options), self.engine.threads)
         finally:
             utterance.close()
         for job, decoded in zip(jobs, found, strict=True):

@@ -68,7 +68,7 @@ def test_what_building_cost_is_recorded(tmp_path: Path, monkeypatch: pytest.Monk
     assert report["versions"]["tensorrt_llm"] == "0.12.0"
     for stage, options in commands.build_commands(at.spec, "checkpoint", "engine").items():
         assert report["stages"][stage]["command"] == commands.words(options)
-        assert 0.4 <= report["stages"][stage]["seconds"] < 30
+        assert 0.4 <= report["stages"][stage]["seconds"] < 300
         assert 50e6 < report["stages"][stage]["peak_rss_bytes"] < 150e6
 
 

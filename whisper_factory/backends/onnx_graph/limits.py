@@ -8,7 +8,7 @@ from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 BLOCKS = (128, 64, 32, 16)  # weights that share a scale, best first: what MatMulNBits takes
 PRECISIONS = {"float32": (0, 0), "float16": (0, 0), "int8": (8, 0), "int4": (4, 0), "int4_g128": (4, 128),
-              "int4_g32": (4, 32)}  # name -> bits, neighbours that share a scale (0: a whole row)
+              "int4_g32": (4, 32), "int4_auto": (4, 32)}  # name -> bits, neighbours that share a scale (0: a whole row)
 HEAD_MULTIPLE = 8  # of a head's size, for fused attention
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 FLOAT_ACTIVATIONS = 1  # MatMulNBits' accuracy level
+CROSS = "decoder."  # nodes behind the states: keys and values for the decoder, which may be outputs in 8 bits
 
 
 def write_unrounded(encoder: Path, target: Path) -> None:
@@ -32,7 +33,7 @@ def _unrounded(node: NodeProto) -> list[NodeProto]:
         for attribute in node.attribute:
             if attribute.name == "accuracy_level":
                 attribute.i = FLOAT_ACTIVATIONS
-    elif node.op_type == "QuantizeLinear":
+    elif node.op_type == "QuantizeLinear" and not node.name.startswith(CROSS):
         values, scale, _ = node.input
         return [helper.make_node("Div", [values, scale], node.output)]
     elif node.op_type == "MatMulIntegerToFloat":

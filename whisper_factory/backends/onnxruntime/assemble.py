@@ -11,6 +11,7 @@ import numpy as np
 from whisper_factory.backends.onnx_graph.assemble import assemble_encoder
 from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
 from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
+from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.backends.onnxruntime.decoder import write_decoder
 from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
 from whisper_factory.backends.onnxruntime.many_rows import ManyRowsDialect
@@ -25,11 +26,12 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
     while it computes the end anchor."""
     checkpoint = Checkpoint.open(directory)
     check_checkpoint(checkpoint, spec)
+    in_bytes = sizes.cross_in_bytes(spec)
 
     def encoder(weights: WeightFile) -> OnnxRuntimeDialect:
         if spec.precision.bits == 8:
-            return ManyRowsDialect(Graph("encoder", weights, opset=21), checkpoint)
-        return OnnxRuntimeDialect(Graph("encoder", weights), checkpoint)
+            return ManyRowsDialect(Graph("encoder", weights, opset=21), checkpoint, in_bytes)
+        return OnnxRuntimeDialect(Graph("encoder", weights), checkpoint, in_bytes)
 
     say("writing the encoder")
     assemble_encoder(encoder, spec, np.dtype(np.float32), out / ENCODER, out / ANCHOR, say, progress, keep_states=True)
@@ -38,7 +40,7 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
     with WeightFile(out / f"{DECODER}.weights") as weights, WeightFile(out / EMBEDDING) as table, \
             progress(spec.dimensions.n_text_layer, LAYERS) as advance:
         graph = Graph("decoder", weights)
-        write_decoder(OnnxRuntimeDialect(graph, checkpoint), table, advance)
+        write_decoder(OnnxRuntimeDialect(graph, checkpoint, in_bytes), table, advance)
         graph.save(out / f"{DECODER}.onnx")
     shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
     spec.save(out)

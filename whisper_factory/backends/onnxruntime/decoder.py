@@ -16,6 +16,7 @@ import numpy as np
 
 from whisper_factory.backends.onnx_graph.blocks import mlp
 from whisper_factory.backends.onnx_graph.graph import CONTRIB, INT32, Shape, WeightFile
+from whisper_factory.backends.onnxruntime import byte_kv
 from whisper_factory.backends.onnxruntime.head import write_logits
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.progress import Advance
@@ -71,7 +72,11 @@ def _cross_attention(dialect: OnnxRuntimeDialect, x: str, block: str, layer: int
     normal = dialect.layer_norm(x, f"{block}.cross_attn_ln")
     query = dialect.linear(normal, f"{block}.cross_attn.query")
     folded = graph.node("Reshape", [query, step.folded], f"{block}.cross_attn.folded")
-    mixed = dialect.attend(folded, f"cross_k_{layer}", f"cross_v_{layer}", heads, f"{block}.cross_attn.mixed")
+    name = f"{block}.cross_attn.mixed"
+    if dialect.cross_in_bytes:
+        mixed = byte_kv.attend(graph, folded, layer, name, dialect.checkpoint.dimensions)
+    else:
+        mixed = dialect.attend(folded, f"cross_k_{layer}", f"cross_v_{layer}", heads, name)
     unfolded = graph.node("Reshape", [mixed, step.shape], f"{block}.cross_attn.unfolded")
     out = dialect.linear(unfolded, f"{block}.cross_attn.out")
     return graph.node("Add", [x, out], f"{block}.cross_attn.residual")
@@ -82,7 +87,8 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
 
     Inputs: `embedded` float32 [rows, new, state], of tokens (embedding.py); `past_length` int64 [1]; for each layer i
     `cross_k_i`, `cross_v_i` float32 [windows, heads, length, head size] and `past_k_i`, `past_v_i` float32 [rows,
-    heads, capacity, head size]. Rows of one window are adjacent, equally many for each.
+    heads, capacity, head size]. Rows of one window are adjacent, equally many for each. Of bytes, cross-attention's are
+    as byte_kv.py has them.
     Outputs: `logits` float32 [rows, n_vocab] of the last token; `present_k_i`, `present_v_i`, to be bound to the
     memory of the past.
 
@@ -94,9 +100,12 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
     embedded = graph.input("embedded", np.float32, ["rows", "new", sizes.n_text_state])
     past = graph.input("past_length", np.int64, [1])
     for layer in range(sizes.n_text_layer):
-        for part in "kv":
-            graph.input(f"cross_{part}_{layer}", np.float32,
-                        ["windows", sizes.n_text_head, "length", sizes.head_size])
+        if dialect.cross_in_bytes:
+            byte_kv.inputs(graph, layer, sizes)
+        else:
+            for part in "kv":
+                graph.input(f"cross_{part}_{layer}", np.float32,
+                            ["windows", sizes.n_text_head, "length", sizes.head_size])
     x, step = _embed(dialect, embedded, past)
     for layer in range(sizes.n_text_layer):
         block = f"decoder.blocks.{layer}"

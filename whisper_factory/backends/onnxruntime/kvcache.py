@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import mmap
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +20,18 @@ from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
 
-Tensors: TypeAlias = list[NDArray[np.float32]]  # keys and values of each layer: k 0, v 0, k 1, v 1, ...
-Shape: TypeAlias = tuple[int, int, int]  # of one row (or window): heads, tokens, head size
+Tensors: TypeAlias = list[NDArray[Any]]  # keys and values of each layer: k 0, v 0, k 1, v 1, ...
+Shape: TypeAlias = tuple[int, int, int]  # of one row (or window): heads, tokens, head size; keys in bytes turned
 
 
 class Slab:
-    """Addresses for `count` equal tensors of up to `rows` rows, each row of up to `row_bytes`.
+    """Addresses for `count` tensors of up to `rows` rows, each row of up to `row_bytes`.
 
     Resident: there is memory behind all of them from the start. Else: from the first write until `release`.
     """
 
-    def __init__(self, count: int, rows: int, row_bytes: int, resident: bool) -> None:
-        self._resident = resident
+    def __init__(self, count: int, rows: int, row_bytes: int, resident: bool, dtype: type[np.generic]) -> None:
+        self._resident, self._dtype = resident, np.dtype(dtype)
         self._step = -(-rows * row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE  # from tensor to tensor
         self._count = count
         self.size = count * self._step  # bytes
@@ -45,14 +45,15 @@ class Slab:
     def tensors(self, first: int, rows: int, shape: Shape) -> Tensors:
         """Rows `first` to `first + rows` of every tensor, [rows, *shape]; their content stays as it is."""
         size = shape[0] * shape[1] * shape[2]
-        return [np.frombuffer(self._map, np.float32, rows * size, index * self._step + first * size * sizes.FLOAT)
+        return [np.frombuffer(self._map, self._dtype, rows * size,
+                              index * self._step + first * size * self._dtype.itemsize)
                 .reshape(rows, *shape) for index in range(self._count)]
 
     def release(self, first: int, rows: int, shape: Shape) -> None:
         """Give back the memory of rows, as far as it is whole pages of the system's; their content is lost."""
         if self._resident:
             return
-        row = shape[0] * shape[1] * shape[2] * sizes.FLOAT
+        row = shape[0] * shape[1] * shape[2] * self._dtype.itemsize
         for index in range(self._count):
             start = index * self._step + first * row
             end = (start + rows * row) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -77,8 +78,10 @@ class KVMemory:
         self.most_pages = 0  # that were ever in use at once
         self._open: list[KVBlock] = []
         count, row = 2 * dimensions.n_text_layer, dimensions.n_text_state * sizes.FLOAT
-        self.self_kv = Slab(count, spec.max_rows, sizes.capacity(spec) * row, resident)
-        self.cross_kv = Slab(count, spec.profile.max_batch_size, spec.max_cross_len * row, resident)
+        self.self_kv = Slab(count, spec.max_rows, sizes.capacity(spec) * row, resident, np.float32)
+        kind = np.uint8 if sizes.cross_in_bytes(spec) else np.float32
+        row = dimensions.n_text_state * np.dtype(kind).itemsize
+        self.cross_kv = Slab(count, spec.profile.max_batch_size, spec.max_cross_len * row, resident, kind)
 
     def open(self, windows: int, length: int) -> KVBlock:
         """Memory for a batch of windows of `length` encoder positions, one row each."""
@@ -125,8 +128,19 @@ class KVBlock:
         self._memory, self._first, self._held = memory, first, held  # pages of each row
         self._row: Shape = (dimensions.n_text_head, sizes.capacity(memory.spec), dimensions.head_size)
         self._window: Shape = (dimensions.n_text_head, length, dimensions.head_size)
-        self.cross = memory.cross_kv.tensors(first, windows, self._window)
+        self.cross = self._cross_tensors(windows)
+        self.scales: Tensors = []  # of cross-attention's bytes, float32 [windows, 1, state] each
+        if sizes.cross_in_bytes(memory.spec):
+            self.scales = [np.zeros((windows, 1, dimensions.n_text_state), np.float32) for _ in self.cross]
         self.past = memory.self_kv.tensors(self._first_row, windows * beams, self._row)
+
+    def _cross_tensors(self, windows: int) -> Tensors:
+        """Cross-attention's of so many windows. Keys in bytes are [windows, heads, head size, length]."""
+        tensors = self._memory.cross_kv.tensors(self._first, windows, self._window)
+        if sizes.cross_in_bytes(self._memory.spec):
+            heads, length, size = self._window
+            tensors[::2] = [keys.reshape(windows, heads, size, length) for keys in tensors[::2]]
+        return tensors
 
     @property
     def _first_row(self) -> int:
@@ -174,9 +188,12 @@ class KVBlock:
     def select_windows(self, windows: NDArray[np.int64]) -> None:
         """Window i becomes old window windows[i]."""
         before, after = self.windows, len(windows)
-        source, self.cross = self.cross, self._memory.cross_kv.tensors(self._first, after, self._window)
+        source, self.cross = self.cross, self._cross_tensors(after)
         for new, old in zip(self.cross, source, strict=True):
-            _move_rows(new, old, windows, self._window[1])
+            _move_rows(new, old, windows, old.shape[2])
+        for scale in self.scales:
+            scale[:after] = scale[windows]  # in place: they are bound as they lie
+        self.scales = [scale[:after] for scale in self.scales]
         self._memory.cross_kv.release(self._first + after, before - after, self._window)
 
     def split(self, windows: int, length: int) -> KVBlock:
@@ -189,7 +206,9 @@ class KVBlock:
                     new[row, :, :length] = old[kept + row, :, :length]
                 if (left := self._first_row + kept + row) < other._first_row:  # nothing else has been put there
                     self._memory.self_kv.release(left, 1, self._row)
+        other.scales = [scale[windows:] for scale in self.scales]
         self.cross = [tensor[:windows] for tensor in self.cross]
+        self.scales = [scale[:windows] for scale in self.scales]
         self.past = [tensor[:kept] for tensor in self.past]
         return other
 
@@ -199,11 +218,11 @@ class KVBlock:
             self._memory.take(-self.rows * self._held)
             self._memory.self_kv.release(self._first_row, self.rows, self._row)
             self._memory.cross_kv.release(self._first, self.windows, self._window)
-            self.cross, self.past = [], []
+            self.cross, self.scales, self.past = [], [], []
             self._memory.closed(self)
 
 
-def _move_rows(target: NDArray[np.float32], source: NDArray[np.float32], rows: NDArray[np.int64], length: int) -> None:
+def _move_rows(target: NDArray[Any], source: NDArray[Any], rows: NDArray[np.int64], length: int) -> None:
     """target[i] = source[rows[i]], the first `length` tokens; the two begin at one address."""
     moved = np.flatnonzero(rows != np.arange(len(rows)))
     if np.all(rows[moved] > moved) and np.all(np.diff(rows[moved]) > 0):

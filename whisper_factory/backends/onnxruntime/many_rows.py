@@ -44,8 +44,8 @@ class Rounded(NamedTuple):
 class ManyRowsDialect(OnnxRuntimeDialect):
     """The embedded backend's dialect for 8-bit products of many rows: x is [batch, rows, in] throughout."""
 
-    def __init__(self, graph: Graph, checkpoint: Checkpoint) -> None:
-        super().__init__(graph, checkpoint)
+    def __init__(self, graph: Graph, checkpoint: Checkpoint, cross_in_bytes: bool = False) -> None:
+        super().__init__(graph, checkpoint, cross_in_bytes)
         self._rounded: dict[str, Rounded] = {}  # what several products read is rounded once
 
     def linear(self, x: str, name: str, modules: Sequence[str] = ()) -> str:

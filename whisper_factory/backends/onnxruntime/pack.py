@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from whisper_factory.backends.onnx_graph.blocks import cross_kv, feed_forward, projections, residual, stem
 from whisper_factory.backends.onnx_graph.graph import CONTRIB, FLOAT32, Graph
 from whisper_factory.backends.onnx_graph.limits import block_size
+from whisper_factory.backends.onnxruntime import byte_kv
 
 if TYPE_CHECKING:
     from whisper_factory.whisper.checkpoint import Checkpoint
@@ -123,8 +124,8 @@ class OnnxRuntimeDialect:
 
     dtype = np.float32
 
-    def __init__(self, graph: Graph, checkpoint: Checkpoint) -> None:
-        self.graph, self.checkpoint = graph, checkpoint
+    def __init__(self, graph: Graph, checkpoint: Checkpoint, cross_in_bytes: bool = False) -> None:
+        self.graph, self.checkpoint, self.cross_in_bytes = graph, checkpoint, cross_in_bytes
 
     def weight(self, name: str) -> str:
         """A float constant."""
@@ -164,5 +165,9 @@ class OnnxRuntimeDialect:
         return residual(self, x, out, name)
 
     def cross_kv(self, states: str, part: str, layer: int, output: str) -> None:
-        """Split by heads."""
-        cross_kv(self, states, part, layer, output)
+        """Split by heads, and perhaps in bytes."""
+        if self.cross_in_bytes:
+            flat = self.linear(states, f"decoder.blocks.{layer}.cross_attn.{part}")
+            byte_kv.round_kv(self.graph, flat, part, output, self.checkpoint.dimensions)
+        else:
+            cross_kv(self, states, part, layer, output)

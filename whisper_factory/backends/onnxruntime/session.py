@@ -10,15 +10,15 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
 - encode: the windows' log-mel, 4 * windows * n_mels * frames; cross-attention's KV (sizes.py); the activations of one
   window in the session's arena, which contiguous mode keeps: measured with tiny.en and base, 48 (8 bits) to 76 * S
   bytes a position (frames / 2);
-- decode: logits 2 * 4 * rows * V (the operator's, and the caller's copy), self-attention's KV (sizes.py), and the
-  decoder's arena, small but for the prompt of a large batch. Reordering beams copies the rows that move, of one tensor
-  at a time: at most 1 / (2 L) of self-attention's KV.
+- decode: logits 2 * 4 * rows * V (this step's, and the last one's until the caller lets go of them), self-attention's
+  KV (sizes.py), and the decoder's arena, small but for the prompt of a large batch. Reordering beams copies the rows
+  that move, of one tensor at a time: at most 1 / (2 L) of self-attention's KV.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 if TYPE_CHECKING:
     import onnxruntime
 
-Array = NDArray[np.float32] | NDArray[np.int64]
+Array = NDArray[Any]
 
 
 def _bind_input(binding: onnxruntime.IOBinding, name: str, array: Array) -> None:
@@ -55,6 +55,13 @@ def _bind_output(binding: onnxruntime.IOBinding, name: str, array: Array) -> Non
 def _names(kind: str, layers: int) -> list[str]:
     """Names of a KV cache's tensors in the graphs, in the order of `Tensors`."""
     return [f"{kind}_{part}_{layer}" for layer in range(layers) for part in "kv"]
+
+
+def _cross(block: KVBlock, layers: int) -> list[tuple[str, Array]]:
+    """Cross-attention's tensors by their names in the graphs: keys and values, and the scales of those in bytes."""
+    names = _names("cross", layers)
+    found = [*zip(names, block.cross, strict=True)]
+    return [*found, *zip((f"{name}_scale" for name in names), block.scales, strict=True)] if block.scales else found
 
 
 class OnnxRuntimeEngine:
@@ -99,7 +106,7 @@ class OnnxRuntimeEngine:
         binding = self.encoder.io_binding()
         for window in range(batch):
             _bind_input(binding, "mel", mel[window:window + 1])
-            for name, array in zip(_names("cross", self.spec.dimensions.n_text_layer), block.cross, strict=True):
+            for name, array in _cross(block, self.spec.dimensions.n_text_layer):
                 _bind_output(binding, name, array[window:window + 1])
             self.encoder.run_with_iobinding(binding, self._encoder_run)
         return OnnxRuntimeUtterance(self, block)
@@ -133,23 +140,22 @@ class OnnxRuntimeUtterance:
             self._binding = self._bind(*tokens.shape)
         self._embedded[:] = embedded
         self._past[0] = self.length
+        logits = np.empty((self.rows, self._engine.spec.dimensions.n_vocab), np.float32)
+        _bind_output(self._binding, "logits", logits)
         self._engine.decoder.run_with_iobinding(self._binding)
         self.length += new
-        logits: NDArray[np.float32] = self._logits.copy()
         return logits
 
     def _bind(self, rows: int, new: int) -> onnxruntime.IOBinding:
-        """A binding of the buffers as they lie now: good until one of them moves or a shape changes."""
+        """A binding of all but the logits as it lies now: good until a buffer moves or a shape changes."""
         spec = self._engine.spec
         layers = spec.dimensions.n_text_layer
         self._embedded = np.empty((rows, new, spec.dimensions.n_text_state), np.float32)
         self._past = np.empty(1, np.int64)
-        self._logits = np.empty((rows, spec.dimensions.n_vocab), np.float32)
         binding = self._engine.decoder.io_binding()
         _bind_input(binding, "embedded", self._embedded)
         _bind_input(binding, "past_length", self._past)
-        _bind_output(binding, "logits", self._logits)
-        for name, array in zip(_names("cross", layers), self._block.cross, strict=True):
+        for name, array in _cross(self._block, layers):
             _bind_input(binding, name, array)
         for name, array in zip(_names("past", layers), self._block.past, strict=True):
             _bind_input(binding, name, array)

@@ -2,7 +2,8 @@
 
 With L decoder layers of H heads of size D, four bytes a number:
 
-- a token of a row takes `token_bytes` = 2 L * H * D * 4, a position of a window the same in cross-attention;
+- a token of a row takes `token_bytes` = 2 L * H * D * 4, a position of a window the same in cross-attention, or a
+  fourth where its numbers are bytes (`cross_in_bytes`; then a window has 2 L * H * D * 4 bytes of scales, uncounted);
 - a page holds `tokens_per_page` tokens of one row. contiguous: one page a row, as long as the longest sequence;
 - contiguous: `pool_pages` pages and cross-attention of max_batch_size * max_cross_len positions are taken and
   written when the engine loads, and nothing after that;
@@ -19,8 +20,21 @@ FLOAT = 4
 
 
 def token_bytes(spec: EngineSpec) -> int:
-    """Keys and values of one token of one row, or of one encoder position of one window, in all layers."""
+    """Keys and values of one token of one row, in all layers."""
     return 2 * spec.dimensions.n_text_layer * spec.dimensions.n_text_state * FLOAT
+
+
+def cross_in_bytes(spec: EngineSpec) -> bool:
+    """Whether cross-attention's keys and values are bytes (byte_kv.py): in an engine of integers for several windows.
+
+    Those of one window lie in the processor's cache, where bytes gain little.
+    """
+    return spec.precision.bits > 0 and spec.profile.max_batch_size > 1
+
+
+def position_bytes(spec: EngineSpec) -> int:
+    """Keys and values of one encoder position of one window, in all layers."""
+    return token_bytes(spec) // (FLOAT if cross_in_bytes(spec) else 1)
 
 
 def page_tokens(spec: EngineSpec) -> int:
@@ -60,4 +74,4 @@ def self_kv_bytes(spec: EngineSpec) -> int:
 
 def cross_kv_bytes(spec: EngineSpec, windows: int, length: int) -> int:
     """Cross-attention's KV of so many windows of `length` encoder positions."""
-    return windows * length * token_bytes(spec)
+    return windows * length * position_bytes(spec)

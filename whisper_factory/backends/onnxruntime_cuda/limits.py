@@ -6,7 +6,7 @@ from whisper_factory.backends.onnx_graph.limits import check_dimensions, check_p
 from whisper_factory.engine_spec import EngineSpec, KVMode
 from whisper_factory.errors import UserError, choices
 
-PRECISIONS = ("float16", "int8", "int4", "int4_g128", "int4_g32")
+PRECISIONS = ("float16", "int8", "int4", "int4_g128", "int4_g32", "int4_auto")
 ASKED = "backend.provider=cuda"
 TOGETHER = 8  # windows that are encoded at once: more would take memory, and gain nothing
 MOST_GRAPHS = 256  # captured; what comes after them runs without

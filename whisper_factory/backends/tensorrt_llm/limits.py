@@ -102,13 +102,15 @@ def check(spec: EngineSpec) -> None:
 
 def _check_precision(spec: EngineSpec) -> None:
     name, bits = spec.precision.name, spec.precision.bits
+    if spec.precision.keep or spec.precision.max_wer_delta is not None:
+        asked = "precision.keep" if spec.precision.keep else "precision.max_wer_delta"
+        raise UserError(f"{asked}: TensorRT-LLM's quantisation config names one algorithm for all layers of a Whisper "
+                        "engine, and so has no layers that keep 8 bits; use precision=int8 or int4, or "
+                        "backend=onnxruntime or tensorrt")
     if spec.precision.group_size:
         raise UserError(f"precision={name}: TensorRT-LLM's weight-only kernels (W4A16) take one scale an output "
                         f"channel; scales for groups belong to its AWQ and GPTQ formats and their other kernels, which "
                         f"this backend does not write; use precision=int4, or backend=onnxruntime or tensorrt")
-    if spec.precision.keep:
-        raise UserError("precision.keep: TensorRT-LLM's quantisation config names one algorithm for all layers of a "
-                        "Whisper engine; use precision=int8, or backend=onnxruntime or tensorrt")
     if PRECISIONS.get(name) != bits or spec.precision.dtype != "float16":
         raise UserError(f"backend 'tensorrt_llm' has no precision '{name}' of {bits} bits over "
                         f"{spec.precision.dtype}; {choices(name, PRECISIONS)} (float32 weights are cast to float16)")
