@@ -14,18 +14,20 @@ def notes(*overrides: str) -> str:
     return "\n".join(plan.make(made, lambda step, key: False).notes)
 
 
-@pytest.mark.parametrize(("precision", "method"), [("int4", "none"), ("int4", "gptq"), ("int4_g32", "none"),
-                                                   ("int4_g32", "gptq"), ("int4_g128", "none")])
-def test_a_model_that_was_measured(precision: str, method: str) -> None:
-    said = notes("model=tiny.en", f"precision={precision}", f"calibration={method}")
+@pytest.mark.parametrize(("precision", "chosen"), [
+    ("int4", "calibration=none"), ("int4", "calibration=gptq"), ("int4_g32", "calibration=none"),
+    ("int4_g32", "calibration=gptq"), ("int4_g128", "calibration=none"), ("int4_auto", "precision.max_wer_delta=1")])
+def test_a_model_that_was_measured(precision: str, chosen: str) -> None:
+    said = notes("model=tiny.en", f"precision={precision}", chosen)
     assert f"expect of {precision}: a word error rate of 20.7 % with precision=float32" in said
-    assert f"{expectations.MEASURED['tiny.en'][precision][method]:.1f} % with calibration={method}" in said
+    assert f"{expectations.MEASURED['tiny.en'][precision][chosen]:.1f} % with {chosen}" in said
 
 
-@pytest.mark.parametrize("overrides", [["calibration=scale"], ["precision.keep=[encoder.blocks.0.mlp.2]"],
-                                       ["model=small.en"]])
+@pytest.mark.parametrize("overrides", [
+    ["precision=int4", "calibration=scale"], ["precision=int4", "precision.keep=[encoder.blocks.0.mlp.2]"],
+    ["precision=int4", "model=small.en"], ["precision=int4_auto", "precision.max_wer_delta=2"]])
 def test_what_was_not_measured(overrides: list[str]) -> None:
-    said = notes("model=tiny.en", "precision=int4", *overrides)
+    said = notes("model=tiny.en", *overrides)
     assert "was not measured" in said
     assert "expect of" not in said
 
