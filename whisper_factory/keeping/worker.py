@@ -28,17 +28,13 @@ NO_MATTER = 0  # the seed decides what is added to the clips
 
 def main() -> int:
     """Run it on sys.argv's two paths; returns the exit code."""
-    console.prepare()
-    try:
-        asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        Path(sys.argv[2]).write_text(json.dumps(run(asked), indent=1) + "\n", encoding="utf-8")
-    except KeyboardInterrupt:
-        return console.INTERRUPTED
-    except Exception as error:
-        if console.wants_traceback():
-            raise
-        return console.tell(error)
-    return 0
+    asked, answer = map(Path, sys.argv[1:3])
+
+    def work() -> None:
+        made = run(json.loads(asked.read_text(encoding="utf-8")))
+        answer.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+    return console.run(work, interrupted="")
 
 
 def run(asked: dict[str, Any]) -> dict[str, Any]:

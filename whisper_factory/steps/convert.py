@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_factory.engine_spec import Precision
-from whisper_factory.errors import UserError
 from whisper_factory.progress import Progress, silent
+from whisper_factory.steps import keep
 from whisper_factory.steps.context import Context
-from whisper_factory.steps.fetch import VOCABULARY
+from whisper_factory.steps.fetch import VOCABULARY, as_given, source
 from whisper_factory.whisper.dimensions import Dimensions
 
 if TYPE_CHECKING:
@@ -34,31 +33,11 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     Raises:
         UserError: weights that cannot be read, or that are not those of the model that was declared.
     """
-    from whisper_factory.steps import keep
-
     params = step.params
     precision = keep.precision(Precision.from_dict(params["precision"]), inputs)
     with as_given(step, inputs["fetch"]):
         checkpoint(inputs["fetch"], params["kind"], out, params["model"], Dimensions(**params["dimensions"]),
                    precision, context.progress, params.get("calibration"), step.hints.get("speech", []))
-
-
-@contextmanager
-def as_given(step: PlannedStep, fetched: Path) -> Iterator[None]:
-    """Tell of a file by where it came from: so the user knows it."""
-    try:
-        yield
-    except UserError as error:
-        said = str(error)
-        for name, origin in step.hints["origins"].items():
-            said = said.replace(str(fetched / "weights" / name), origin)
-        raise UserError(said) from error
-
-
-def source(fetched: Path, kind: ReaderKind) -> Path:
-    """What readers of a kind read of what fetch left."""
-    folder = fetched / "weights"
-    return next(folder.iterdir()) if kind == "openai" else folder
 
 
 def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimensions: Dimensions,

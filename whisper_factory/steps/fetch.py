@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,6 +20,7 @@ from whisper_factory.store import link
 
 if TYPE_CHECKING:
     from whisper_factory.plan import PlannedStep
+    from whisper_factory.sources import ReaderKind
 
 VERSION = 1
 VOCABULARY = "vocabulary.tiktoken"
@@ -103,3 +106,21 @@ def _vocabulary(name: str, sha256: str, hints: dict[str, Any], target: Path, con
             return
         context.say(f"{candidate} does not hold OpenAI's {name} vocabulary, passing it over")
     _obtain(hints["vocabulary_url"], sha256, target, context, VOCABULARY_HINT)
+
+
+@contextmanager
+def as_given(step: PlannedStep, fetched: Path) -> Iterator[None]:
+    """Tell of a file by where it came from: so the user knows it."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+        for name, origin in step.hints["origins"].items():
+            said = said.replace(str(fetched / "weights" / name), origin)
+        raise UserError(said) from error
+
+
+def source(fetched: Path, kind: ReaderKind) -> Path:
+    """What readers of a kind read of what fetch left."""
+    folder = fetched / "weights"
+    return next(folder.iterdir()) if kind == "openai" else folder

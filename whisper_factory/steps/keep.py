@@ -19,8 +19,7 @@ from whisper_factory.engine_spec import EngineSpec, Precision
 from whisper_factory.quantization import mixed
 from whisper_factory.steps import child
 from whisper_factory.steps.context import Context
-from whisper_factory.steps.convert import as_given, source
-from whisper_factory.steps.fetch import VOCABULARY
+from whisper_factory.steps.fetch import VOCABULARY, as_given, source
 from whisper_factory.whisper.dimensions import Dimensions
 
 if TYPE_CHECKING:

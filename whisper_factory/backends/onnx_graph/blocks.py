@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -107,6 +107,22 @@ def feed_forward(dialect: Dialect, x: str, mlp: str) -> str:
     """See `Dialect.feed_forward`: one product after the other."""
     hidden = dialect.linear(x, f"{mlp}.0")
     return dialect.linear(dialect.graph.node("Gelu", [hidden], f"{mlp}.gelu"), f"{mlp}.2")
+
+
+def cross_attention(dialect: Dialect, x: str, block: str, folded: str, shape: str, attend: Callable[[str, str], str]
+                    ) -> str:
+    """A decoder block's cross-attention with its residual, each window's beams folded into its sequence of queries.
+
+    Args:
+        folded: the shape of queries so folded, [windows, beams * new, state].
+        shape: that of x, [rows, new, state].
+        attend: (queries, name) -> what attention makes of them, of the same shape.
+    """
+    graph, name = dialect.graph, f"{block}.cross_attn"
+    query = dialect.linear(dialect.layer_norm(x, f"{block}.cross_attn_ln"), f"{name}.query")
+    queries = graph.node("Reshape", [query, folded], f"{name}.folded")
+    unfolded = graph.node("Reshape", [attend(queries, f"{name}.mixed"), shape], f"{name}.unfolded")
+    return dialect.residual(x, dialect.linear(unfolded, f"{name}.out"), f"{name}.residual")
 
 
 def mlp(dialect: Dialect, x: str, block: str) -> str:

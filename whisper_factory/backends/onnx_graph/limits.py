@@ -39,6 +39,21 @@ def check_precision(spec: EngineSpec) -> None:
         block_size(state)
 
 
+def check_bound_once(spec: EngineSpec, why: str) -> None:
+    """Raise UserError for a KV cache that does not lie in memory of its capacity, and for a profile without room.
+
+    Args:
+        why: such a cache is the only one, and what to do, in an error.
+    """
+    profile, cache = spec.profile, spec.kv_cache
+    if cache.mode != "contiguous":
+        raise UserError(f"kv_cache={cache.mode}: {why}")
+    if cache.max_pages:
+        raise UserError(f"kv_cache.max_pages={cache.max_pages} goes with kv_cache=paged; leave it out")
+    if min(profile.max_batch_size, profile.max_beam_width, profile.max_new_tokens) < 1:
+        raise UserError("profile.max_batch_size, max_beam_width and max_new_tokens must each be 1 or more")
+
+
 def check_dimensions(spec: EngineSpec) -> None:
     """Raise UserError for dimensions that are not a Whisper model's, or that the attention cannot take."""
     sizes = spec.dimensions

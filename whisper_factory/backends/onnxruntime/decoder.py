@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from whisper_factory.backends.onnx_graph.blocks import mlp
-from whisper_factory.backends.onnx_graph.graph import CONTRIB, INT32, Shape, WeightFile
+from whisper_factory.backends.onnx_graph.blocks import cross_attention, mlp
+from whisper_factory.backends.onnx_graph.graph import INT32, WeightFile
 from whisper_factory.backends.onnxruntime import byte_kv
+from whisper_factory.backends.onnxruntime.attention import self_attention
 from whisper_factory.backends.onnxruntime.head import write_logits
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.progress import Advance
@@ -51,35 +52,15 @@ def _embed(dialect: OnnxRuntimeDialect, embedded: str, past: str) -> tuple[str, 
     return graph.node("Add", [embedded, positions], "decoder.embedded"), step
 
 
-def _self_attention(dialect: OnnxRuntimeDialect, x: str, block: str, layer: int, step: _Step) -> str:
-    graph, sizes = dialect.graph, dialect.checkpoint.dimensions
-    normal = dialect.layer_norm(x, f"{block}.attn_ln")
-    qkv = dialect.linear(normal, f"{block}.attn.qkv", [f"{block}.attn.{part}" for part in ("query", "key", "value")])
-    buffer: Shape = ["rows", sizes.n_text_head, "capacity", sizes.head_size]
-    past = [graph.input(f"past_{part}_{layer}", np.float32, buffer) for part in "kv"]
-    present = [f"present_{part}_{layer}" for part in "kv"]
-    graph.nodes("GroupQueryAttention", [qkv, "", "", *past, step.last, step.total],
-                [f"{block}.attn.mixed", *present], CONTRIB,
-                num_heads=sizes.n_text_head, kv_num_heads=sizes.n_text_head)
-    for name in present:
-        graph.output(name, np.float32, buffer)
-    out = dialect.linear(f"{block}.attn.mixed", f"{block}.attn.out")
-    return graph.node("Add", [x, out], f"{block}.attn.residual")
-
-
 def _cross_attention(dialect: OnnxRuntimeDialect, x: str, block: str, layer: int, step: _Step) -> str:
-    graph, heads = dialect.graph, dialect.checkpoint.dimensions.n_text_head
-    normal = dialect.layer_norm(x, f"{block}.cross_attn_ln")
-    query = dialect.linear(normal, f"{block}.cross_attn.query")
-    folded = graph.node("Reshape", [query, step.folded], f"{block}.cross_attn.folded")
-    name = f"{block}.cross_attn.mixed"
-    if dialect.cross_in_bytes:
-        mixed = byte_kv.attend(graph, folded, layer, name, dialect.checkpoint.dimensions)
-    else:
-        mixed = dialect.attend(folded, f"cross_k_{layer}", f"cross_v_{layer}", heads, name)
-    unfolded = graph.node("Reshape", [mixed, step.shape], f"{block}.cross_attn.unfolded")
-    out = dialect.linear(unfolded, f"{block}.cross_attn.out")
-    return graph.node("Add", [x, out], f"{block}.cross_attn.residual")
+    sizes = dialect.checkpoint.dimensions
+
+    def attend(queries: str, name: str) -> str:
+        if dialect.cross_in_bytes:
+            return byte_kv.attend(dialect.graph, queries, layer, name, sizes)
+        return dialect.attend(queries, f"cross_k_{layer}", f"cross_v_{layer}", sizes.n_text_head, name)
+
+    return cross_attention(dialect, x, block, step.folded, step.shape, attend)
 
 
 def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advance) -> None:
@@ -109,7 +90,7 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
     x, step = _embed(dialect, embedded, past)
     for layer in range(sizes.n_text_layer):
         block = f"decoder.blocks.{layer}"
-        x = _self_attention(dialect, x, block, layer, step)
+        x = self_attention(dialect, x, block, layer, step.last, step.total)
         x = _cross_attention(dialect, x, block, layer, step)
         x = mlp(dialect, x, block)
         advance(1)

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_factory.backends import onnxruntime
+from whisper_factory.backends.onnxruntime import checkpoint_precision, settle, tools
 from whisper_factory.backends.onnxruntime_cuda import machine
 from whisper_factory.backends.onnxruntime_cuda.footprint import footprint
 from whisper_factory.backends.onnxruntime_cuda.limits import check, kv_modes
-from whisper_factory.engine_spec import EngineSpec, Precision
+from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.progress import Progress, silent
 
@@ -27,15 +27,6 @@ VERSION = 1
 LIBRARIES = ("numpy", "onnxruntime")
 COMPUTED = {"end_anchor.bin": "<f2"}
 UNPROMISED: tuple[str, ...] = ()
-
-
-def tools() -> dict[str, str]:
-    """Versions of what shapes the bytes: the embedded backend's.
-
-    Raises:
-        EnvironmentFault: one of them is not installed.
-    """
-    return onnxruntime.tools()
 
 
 def notes(spec: EngineSpec) -> list[str]:
@@ -55,16 +46,6 @@ def device_memory() -> tuple[str, int | None]:
 def check_device(spec: EngineSpec, needed: int) -> None:
     """See `backends.DeviceBackend`."""
     machine.check(needed, f"this engine ({spec.model}, {spec.precision.name}, batch {spec.profile.max_batch_size})")
-
-
-def settle(spec: EngineSpec) -> EngineSpec:
-    """As it is."""
-    return spec
-
-
-def checkpoint_precision(spec: EngineSpec) -> Precision:
-    """The engine's own."""
-    return spec.precision
 
 
 def build(

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from whisper_factory.backends.onnx_graph.blocks import mlp
-from whisper_factory.backends.onnx_graph.graph import CONTRIB, FLOAT32, Shape
+from whisper_factory.backends.onnx_graph.blocks import cross_attention, mlp
+from whisper_factory.backends.onnx_graph.graph import FLOAT32
+from whisper_factory.backends.onnxruntime.attention import self_attention
 from whisper_factory.backends.onnxruntime_cuda.dialect import CudaDialect
 from whisper_factory.progress import Advance
 
@@ -57,30 +58,12 @@ def _shapes(dialect: CudaDialect, tokens: str, embedded: str, length: str, reach
     )
 
 
-def _self_attention(dialect: CudaDialect, x: str, block: str, layer: int, step: _Step) -> str:
-    graph, sizes = dialect.graph, dialect.checkpoint.dimensions
-    normal = dialect.layer_norm(x, f"{block}.attn_ln")
-    qkv = dialect.linear(normal, f"{block}.attn.qkv", [f"{block}.attn.{part}" for part in ("query", "key", "value")])
-    buffer: Shape = ["rows", sizes.n_text_head, "capacity", sizes.head_size]
-    past = [graph.input(f"past_{part}_{layer}", dialect.dtype, buffer) for part in "kv"]
-    present = [f"present_{part}_{layer}" for part in "kv"]
-    graph.nodes("GroupQueryAttention", [qkv, "", "", *past, step.last, step.reach],
-                [f"{block}.attn.mixed", *present], CONTRIB,
-                num_heads=sizes.n_text_head, kv_num_heads=sizes.n_text_head)
-    for name in present:
-        graph.output(name, dialect.dtype, buffer)
-    return dialect.residual(x, dialect.linear(f"{block}.attn.mixed", f"{block}.attn.out"), f"{block}.attn.residual")
-
-
 def _cross_attention(dialect: CudaDialect, x: str, block: str, layer: int, step: _Step) -> str:
-    graph, sizes = dialect.graph, dialect.checkpoint.dimensions
-    k, v = (graph.input(f"cross_{part}_{layer}", dialect.dtype, ["windows", "length", sizes.n_text_state])
+    sizes = dialect.checkpoint.dimensions
+    k, v = (dialect.graph.input(f"cross_{part}_{layer}", dialect.dtype, ["windows", "length", sizes.n_text_state])
             for part in "kv")
-    query = dialect.linear(dialect.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
-    folded = graph.node("Reshape", [query, step.folded], f"{block}.cross_attn.folded")
-    mixed = dialect.attend(folded, k, v, sizes.n_text_head, f"{block}.cross_attn.mixed")
-    unfolded = graph.node("Reshape", [mixed, step.shape], f"{block}.cross_attn.unfolded")
-    return dialect.residual(x, dialect.linear(unfolded, f"{block}.cross_attn.out"), f"{block}.cross_attn.residual")
+    return cross_attention(dialect, x, block, step.folded, step.shape,
+                           lambda queries, name: dialect.attend(queries, k, v, sizes.n_text_head, name))
 
 
 def _choose(dialect: CudaDialect, states: str, forbidden: str) -> None:
@@ -121,7 +104,7 @@ def write_decoder(dialect: CudaDialect, advance: Advance) -> None:
     step = _shapes(dialect, tokens, x, length, reach)
     for layer in range(sizes.n_text_layer):
         block = f"decoder.blocks.{layer}"
-        x = _self_attention(dialect, x, block, layer, step)
+        x = self_attention(dialect, x, block, layer, step.last, step.reach)
         x = _cross_attention(dialect, x, block, layer, step)
         x = mlp(dialect, x, block)
         advance(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whisper_factory.backends.onnx_graph.limits import check_dimensions, check_precision
+from whisper_factory.backends.onnx_graph.limits import check_bound_once, check_dimensions, check_precision
 from whisper_factory.engine_spec import EngineSpec, KVMode
 from whisper_factory.errors import UserError, choices
 
@@ -20,16 +20,11 @@ def kv_modes(spec: EngineSpec) -> tuple[KVMode, ...]:
 
 def check(spec: EngineSpec) -> None:
     """Raise UserError for a combination that cannot be built."""
-    precision, profile = spec.precision, spec.profile
+    precision = spec.precision
     check_precision(spec)
     if precision.dtype != "float16":
         raise UserError(f"{ASKED} has no precision '{precision.name}' of {precision.bits} bits over "
                         f"{precision.dtype}: the GPU computes in float16; {choices(precision.name, PRECISIONS)}")
-    if spec.kv_cache.mode not in kv_modes(spec):
-        raise UserError(f"kv_cache={spec.kv_cache.mode}: {ASKED} binds its cache once, at its capacity, so that steps "
-                        f"follow each other without the host; use kv_cache=contiguous, or backend.provider=cpu")
-    if spec.kv_cache.max_pages:
-        raise UserError(f"kv_cache.max_pages={spec.kv_cache.max_pages} goes with kv_cache=paged; leave it out")
-    if min(profile.max_batch_size, profile.max_beam_width, profile.max_new_tokens) < 1:
-        raise UserError("profile.max_batch_size, max_beam_width and max_new_tokens must each be 1 or more")
+    check_bound_once(spec, f"{ASKED} binds its cache once, at its capacity, so that steps follow each other without "
+                           f"the host; use kv_cache=contiguous, or backend.provider=cpu")
     check_dimensions(spec)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from whisper_factory.backends.onnx_graph.blocks import mlp
+from whisper_factory.backends.onnx_graph.blocks import cross_attention, mlp
 from whisper_factory.backends.tensorrt.dialect import TensorRTDialect
 from whisper_factory.progress import Advance
 
@@ -59,16 +59,15 @@ def _self_attention(dialect: TensorRTDialect, x: str, block: str, layer: int, st
 
 
 def _cross_attention(dialect: TensorRTDialect, x: str, block: str, layer: int, step: _Step) -> str:
-    graph, sizes, name = dialect.graph, dialect.checkpoint.dimensions, f"{block}.cross_attn"
-    k, v = (graph.input(f"cross_{part}_{layer}", dialect.dtype,
-                        ["windows", sizes.n_text_head, "length", sizes.head_size]) for part in "kv")
-    query = dialect.linear(dialect.layer_norm(x, f"{block}.cross_attn_ln"), f"{name}.query")
-    folded = graph.node("Reshape", [query, step.folded], f"{name}.folded")
-    q = dialect.heads(folded, f"{name}.query", sizes.n_text_head, scale=True)
-    mixed = dialect.merged(dialect.attend_heads(q, k, v, name), f"{name}.mixed")
-    unfolded = graph.node("Reshape", [mixed, step.shape], f"{name}.unfolded")
-    out = dialect.linear(unfolded, f"{name}.out")
-    return graph.node("Add", [x, out], f"{name}.residual")
+    sizes, name = dialect.checkpoint.dimensions, f"{block}.cross_attn"
+    k, v = (dialect.graph.input(f"cross_{part}_{layer}", dialect.dtype,
+                                ["windows", sizes.n_text_head, "length", sizes.head_size]) for part in "kv")
+
+    def attend(queries: str, mixed: str) -> str:
+        q = dialect.heads(queries, f"{name}.query", sizes.n_text_head, scale=True)
+        return dialect.merged(dialect.attend_heads(q, k, v, name), mixed)
+
+    return cross_attention(dialect, x, block, step.folded, step.shape, attend)
 
 
 def _table(dialect: TensorRTDialect) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from whisper_factory.backends.onnx_graph.limits import check_dimensions, check_precision
+from whisper_factory.backends.onnx_graph.limits import check_bound_once, check_dimensions, check_precision
 from whisper_factory.backends.tensorrt import flavours
 from whisper_factory.backends.tensorrt.flavours import FULL, RTX, RTX_SERVES, Flavour
 from whisper_factory.engine_spec import LEAST_FRAMES, EngineSpec, KVMode, Target
@@ -60,15 +60,9 @@ def check(spec: EngineSpec) -> None:
     if not CAPABILITY.fullmatch(capability):
         raise UserError(f"device.compute_capability={capability} is not two numbers and a dot; choices: "
                         f"{', '.join(RTX_SERVES)}, or another GPU's for the full TensorRT, as 8.7")
-    precision, profile = spec.precision, spec.profile
+    precision = spec.precision
     check_precision(spec)
-    if spec.kv_cache.mode not in kv_modes(spec):
-        raise UserError(f"kv_cache={spec.kv_cache.mode}: backend 'tensorrt' binds its cache once, at its capacity; use "
-                        f"kv_cache=contiguous")
-    if spec.kv_cache.max_pages:
-        raise UserError(f"kv_cache.max_pages={spec.kv_cache.max_pages} goes with kv_cache=paged; leave it out")
-    if min(profile.max_batch_size, profile.max_beam_width, profile.max_new_tokens) < 1:
-        raise UserError("profile.max_batch_size, max_beam_width and max_new_tokens must each be 1 or more")
+    check_bound_once(spec, "backend 'tensorrt' binds its cache once, at its capacity; use kv_cache=contiguous")
     check_dimensions(spec)
     state, multiple = spec.dimensions.n_audio_state, ALIGNMENT // (2 if precision.dtype == "float16" else 4)
     if state % multiple:  # of which every tensor in the KV caches has a whole number
