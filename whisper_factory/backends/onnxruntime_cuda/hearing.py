@@ -1,11 +1,13 @@
 """From audio to the encoder: what windows of it are made of, a few at a time, each into its place in the cache.
 
-While the device encodes some windows, the host lays the next ready in pinned memory, which the device reads by itself.
+While the device works, threads of the host lay the audio of the next windows ready in pinned memory, which the device
+reads by itself: copying it there takes as long as a step of the decoder for each window of 30 s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 Cross = Callable[[int, int, int], dict[str, Tensor]]
+HANDS = 4  # threads; more would not copy faster
 
 
 class Hearing:
@@ -35,6 +38,7 @@ class Hearing:
         self.audio = self._buffer((min(TOGETHER, batch), samples))
         self.mel = self._buffer((min(TOGETHER, batch), mels, spec.window_frames))
         self._laid = device.slot(batch * samples * FLOAT.itemsize).array.view(np.float32)
+        self._hands = ThreadPoolExecutor(HANDS, "lay-audio")  # none is started before there is something to do
         self.bound: dict[tuple[Any, ...], Bound] = {}
 
     def _buffer(self, shape: tuple[int, ...]) -> Tensor:
@@ -57,21 +61,27 @@ class Hearing:
 
     def fill(self, audio: Sequence[NDArray[np.float32]], frames: int) -> None:
         """Of audio [samples] each, into the first places."""
+        laid = self.lay(0, audio, frames)
         for first in range(0, len(audio), TOGETHER):
-            some = audio[first : first + TOGETHER]
-            for place, clip in enumerate(some, first):
-                self.lay(place, clip, frames)
-            self.hear(first, len(some), frames)
+            self.hear(first, laid[first : first + TOGETHER], frames)
 
-    def lay(self, place: int, audio: NDArray[np.float32], frames: int) -> None:
-        """Lay audio [samples] ready for a place. `hear` reads it after it has returned: a place may be laid anew once a
-        token of its window has come to the host."""
-        samples = logmel.samples(frames)
-        logmel.fill(self._laid[place * samples : (place + 1) * samples], audio)
+    def lay(self, first: int, audio: Sequence[NDArray[np.float32]], frames: int) -> list[Future[None]]:
+        """Lay audio [samples] each ready for the places from `first` on, what comes first there first.
 
-    def hear(self, first: int, count: int, frames: int) -> None:
-        """What was laid ready for `count` places, at most TOGETHER, from `first` on."""
+        A place may be laid anew once a token of the window that it had has come to the host.
+
+        Returns:
+            What `hear` waits for, of each place.
+        """
         samples = logmel.samples(frames)
+        rows = [self._laid[place * samples : (place + 1) * samples] for place in range(first, first + len(audio))]
+        return [self._hands.submit(logmel.fill, row, clip) for row, clip in zip(rows, audio, strict=True)]
+
+    def hear(self, first: int, laid: Sequence[Future[None]], frames: int) -> None:
+        """What was laid ready for the places from `first` on, at most TOGETHER. The device reads it after this returns."""
+        for one in laid:
+            one.result()
+        count, samples = len(laid), logmel.samples(frames)
         self._device.upload(self.audio.address, self._laid[first * samples : (first + count) * samples])
         self._log_mel(count, frames).run()
         self._encoder(first, count, frames).run()

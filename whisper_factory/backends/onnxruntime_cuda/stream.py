@@ -6,14 +6,15 @@ there that go on, and waiting windows are encoded into it. It is always the same
 bound once, serve for all; every row has a length of its own, so the steps need not know. When no window waits any more,
 fewer rows go on, as in a batch.
 
-As in greedy.py, the host hears of a token one step behind. Meanwhile it lays the audio of the next windows ready.
+As in greedy.py, the host hears of a token one step behind. Meanwhile the audio of the next windows is laid ready.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import cycle
+from concurrent.futures import Future
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +64,7 @@ class _Search:
         self._lengths = np.zeros(rows, np.int32)  # in tokens, when all that was asked for is done
         self._waiting = deque(range(rows, len(audio)))
         self._refilled = min(TOGETHER, max(1, rows // 4))  # at once: the last rows
-        self._laid = 0  # of the windows that are next, whose audio lies ready
+        self._laid: list[Future[None]] = []  # of the windows that are next
         self._slots = cycle(engine.slots)
         self._going: deque[tuple[Slot, list[int]]] = deque()  # steps not heard of yet, and the rows to hear of
 
@@ -117,13 +118,11 @@ class _Search:
         self._engine.device.upload(self._engine.past.address, self._lengths)
 
     def _lay(self) -> None:
-        """Lay the audio of one of the next windows ready, while the device decodes."""
-        if self._laid < min(self._refilled, len(self._waiting)):
-            self._lay_at(self._laid, self._audio[self._waiting[self._laid]])
-            self._laid += 1
-
-    def _lay_at(self, place: int, audio: NDArray[np.float32]) -> None:
-        self._engine.hearing.lay(len(self._windows) - self._refilled + place, audio, self._frames)
+        """Lay the audio of the next windows ready. A token of those that were in their places has been heard."""
+        if self._waiting and not self._laid:
+            audio = [self._audio[window] for window in islice(self._waiting, self._refilled)]
+            audio += [SILENCE] * (self._refilled - len(audio))
+            self._laid = self._engine.hearing.lay(len(self._windows) - self._refilled, audio, self._frames)
 
     def _rearrange(self) -> None:
         """Let waiting windows in where enough rows have ended; where none waits, let fewer rows go on."""
@@ -148,13 +147,9 @@ class _Search:
             if not self._over(row):
                 sources[next(free)] = row
         self._move(sources)
-        while self._laid < min(self._refilled, len(self._waiting)):
-            self._lay()
-        for place in range(self._laid, self._refilled):
-            self._lay_at(place, SILENCE)
         self._windows[first:] = [self._waiting.popleft() if self._waiting else NOBODY for _ in range(self._refilled)]
-        self._engine.hearing.hear(first, self._refilled, self._frames)
-        self._laid = 0
+        self._engine.hearing.hear(first, self._laid, self._frames)
+        self._laid = []
         self._prompt(first)
 
     def _move(self, sources: Sequence[int]) -> None:
