@@ -93,3 +93,16 @@ def test_a_pool_of_pages_is_shared_by_batches() -> None:
     streaming = Streaming(plain)
     Transcriber(streaming, tokenizer_of(plain.model.dims)).transcribe([np.zeros(16_000, np.float32)] * 3, SHORT)
     assert streaming.asked == [(2, 2), (1, 1)]
+
+
+def test_a_stream_waits_for_no_first_window() -> None:
+    """Where no language is to be detected: all windows of a long recording and of a short one."""
+    rng = np.random.default_rng(4)
+    clips = [0.1 * rng.standard_normal(16_000 * seconds).astype(np.float32) for seconds in (95, 3)]
+    plain = engine(eot_bias=9.0, seed=2, max_batch_size=3)
+    streaming, tokenizer = Streaming(plain), tokenizer_of(plain.model.dims)
+    wanted = Transcriber(plain, tokenizer).transcribe(clips, SHORT)
+    assert plain.batches[0] == (2, 3000)
+    found = Transcriber(streaming, tokenizer).transcribe(clips, SHORT)
+    assert streaming.asked == [(len(wanted[0].windows) + 1, 3)]
+    assert [(one.tokens, one.seams) for one in found] == [(one.tokens, one.seams) for one in wanted]

@@ -124,11 +124,13 @@ class Transcriber:
         named = options.language if sizes.is_multilingual else None
         language = resolve_language(named, sizes.num_languages) if named else None
         jobs = [self._jobs(index, audio, strategy, language) for index, audio in enumerate(clips)]
-        self._run([own[0] for own in jobs], options)  # the first window tells a clip's language
-        for own in jobs:
-            for job in own[1:]:
-                job.language = own[0].language
-        self._run([job for own in jobs for job in own[1:]], options)
+        first, later = [own[0] for own in jobs], [job for own in jobs for job in own[1:]]
+        if self._streams(first, options):
+            first, later = [*first, *later], []  # there is nothing to wait for
+        self._run(first, options)  # the first window tells a clip's language
+        for job in later:
+            job.language = jobs[job.clip][0].language
+        self._run(later, options)
         return [self._transcript(audio, own) for audio, own in zip(clips, jobs, strict=True)]
 
     def _jobs(
@@ -139,12 +141,15 @@ class Transcriber:
                 for window in windows.split(audio, strategy, self.spec)]
 
     def _run(self, jobs: list[_Job], options: Options) -> None:
-        size, even = options.batch_size or self.spec.profile.max_batch_size, not self.spec.kv_cache.max_pages
-        batches, greedy = batching.batches(jobs, size, even), options.num_beams == 1 and not self._language_wanted(jobs)
-        if isinstance(self.engine, StreamingEngine) and greedy and even:
-            batches = batching.streams(batches)
-        for batch in batches:
+        size = options.batch_size or self.spec.profile.max_batch_size
+        batches = batching.batches(jobs, size, even=not self.spec.kv_cache.max_pages)
+        for batch in batching.streams(batches) if self._streams(jobs, options) else batches:
             self._run_batch(batch, size, options)
+
+    def _streams(self, jobs: list[_Job], options: Options) -> bool:
+        """Whether more windows than a batch has can be given to the engine at once."""
+        return (isinstance(self.engine, StreamingEngine) and options.num_beams == 1
+                and not self.spec.kv_cache.max_pages and not self._language_wanted(jobs))
 
     def _run_batch(self, jobs: list[_Job], size: int, options: Options) -> None:
         """Of windows that are decoded together: `size` at once, if there are more."""

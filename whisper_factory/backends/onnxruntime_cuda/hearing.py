@@ -61,7 +61,9 @@ class Hearing:
 
     def fill(self, audio: Sequence[NDArray[np.float32]], frames: int) -> None:
         """Of audio [samples] each, into the first places."""
-        laid = self.lay(0, audio, frames)
+        if len(audio) == 1:  # whoever waits for one window need not wait for a thread too
+            logmel.fill(self._row(0, frames), audio[0])
+        laid = self.lay(0, audio, frames) if len(audio) > 1 else [_done()]
         for first in range(0, len(audio), TOGETHER):
             self.hear(first, laid[first : first + TOGETHER], frames)
 
@@ -73,12 +75,17 @@ class Hearing:
         Returns:
             What `hear` waits for, of each place.
         """
+        return [self._hands.submit(logmel.fill, self._row(place, frames), clip)
+                for place, clip in enumerate(audio, first)]
+
+    def _row(self, place: int, frames: int) -> NDArray[np.float32]:
+        """Pinned memory of a place's audio; those of the places of a batch lie one behind the other."""
         samples = logmel.samples(frames)
-        rows = [self._laid[place * samples : (place + 1) * samples] for place in range(first, first + len(audio))]
-        return [self._hands.submit(logmel.fill, row, clip) for row, clip in zip(rows, audio, strict=True)]
+        return self._laid[place * samples : (place + 1) * samples]
 
     def hear(self, first: int, laid: Sequence[Future[None]], frames: int) -> None:
-        """What was laid ready for the places from `first` on, at most TOGETHER. The device reads it after this returns."""
+        """What was laid ready for the places from `first` on, at most TOGETHER; the device reads it when it comes to
+        it."""
         for one in laid:
             one.result()
         count, samples = len(laid), logmel.samples(frames)
@@ -106,3 +113,9 @@ class Hearing:
     def _bind(self, key: tuple[Any, ...], inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
         self.bound[key] = self._executor.bind(key[0], inputs, outputs, {}, repeats=True)
         self.bound[key].rehearse()
+
+
+def _done() -> Future[None]:
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
