@@ -14,7 +14,8 @@ from whisper_factory import backends, memory, outputs, plan, progress, remedies,
 from whisper_factory.errors import FactoryError, GateMissed
 from whisper_factory.lock import Lock
 from whisper_factory.memory import Estimate
-from whisper_factory.plan import Plan, PlannedStep
+from whisper_factory.plan import Plan
+from whisper_factory.planned_steps import PlannedStep
 from whisper_factory.schema import Composition
 from whisper_factory.sources import local
 from whisper_factory.steps import STEPS, keep

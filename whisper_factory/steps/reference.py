@@ -18,7 +18,7 @@ from whisper_factory.threads import physical_cores
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
 
 if TYPE_CHECKING:
-    from whisper_factory.plan import PlannedStep
+    from whisper_factory.planned_steps import PlannedStep
 
 VERSION = 3
 PROCESSES = 2

@@ -20,7 +20,7 @@ from whisper_factory.steps.context import Context
 from whisper_factory.steps.reference import TRANSCRIPTS
 
 if TYPE_CHECKING:
-    from whisper_factory.plan import PlannedStep
+    from whisper_factory.planned_steps import PlannedStep
 
 VERSION = 2
 REPORT = "validation.json"
