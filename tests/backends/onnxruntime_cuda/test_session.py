@@ -62,7 +62,7 @@ def test_log_mel_of_the_device_is_that_of_numpy(engine: CudaEngine, samples: int
     audio = 0.1 * RNG.standard_normal(samples, dtype=np.float32)
     engine.listen([audio, audio[: samples // 2]], frames)
     found = np.empty((2, 80, frames), np.float32)
-    engine.device.download(engine.mel.address, found)
+    engine.device.download(engine.hearing.mel.address, found)
     np.testing.assert_allclose(found, [log_mel(audio, 80, frames), log_mel(audio[: samples // 2], 80, frames)],
                                atol=1e-4)
 
