@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory import backends
-from whisper_factory.backends import Engine, GeneratingEngine, ListeningEngine, Utterance
+from whisper_factory.backends import Engine, GeneratingEngine, KeepingEngine, ListeningEngine, Utterance
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
 from whisper_factory.whisper import generating, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
@@ -124,11 +125,12 @@ class Transcriber:
         named = options.language if sizes.is_multilingual else None
         language = resolve_language(named, sizes.num_languages) if named else None
         jobs = [self._jobs(index, audio, strategy, language) for index, audio in enumerate(clips)]
-        self._run([own[0] for own in jobs], options)  # the first window tells a clip's language
-        for own in jobs:
-            for job in own[1:]:
-                job.language = own[0].language
-        self._run([job for own in jobs for job in own[1:]], options)
+        with self.engine.keeping() if isinstance(self.engine, KeepingEngine) else nullcontext():
+            self._run([own[0] for own in jobs], options)  # the first window tells a clip's language
+            for own in jobs:
+                for job in own[1:]:
+                    job.language = own[0].language
+            self._run([job for own in jobs for job in own[1:]], options)
         return [self._transcript(audio, own) for audio, own in zip(clips, jobs, strict=True)]
 
     def _jobs(
