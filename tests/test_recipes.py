@@ -11,7 +11,7 @@ import pytest
 from tests.compositions import composition
 from tests.conftest import Command
 from whisper_factory import plan, recipes
-from whisper_factory.lock import read
+from whisper_factory.lock_file import read
 
 COMMITTED = recipes.project_directory()
 NAMES = sorted(path.stem for path in COMMITTED.glob("*.yaml"))

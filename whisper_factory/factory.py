@@ -14,7 +14,8 @@ from whisper_factory import backends, memory, outputs, plan, progress, remedies,
 from whisper_factory.errors import FactoryError, GateMissed
 from whisper_factory.lock import Lock
 from whisper_factory.memory import Estimate
-from whisper_factory.plan import Plan, PlannedStep
+from whisper_factory.plan import Plan
+from whisper_factory.planned_steps import PlannedStep
 from whisper_factory.schema import Composition
 from whisper_factory.sources import local
 from whisper_factory.steps import STEPS, keep
@@ -33,6 +34,7 @@ class Outcome:
     memory: Estimate
     finished: dict[str, Finished]
     validation: dict[str, Any] | None  # validation.json, if the plan has that step
+    device: str  # what the memory is of
 
 
 def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), locked: Lock | None = None) -> Outcome:
@@ -57,12 +59,12 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
     for note in made.notes:
         level = logging.WARNING if note.startswith("warning") else logging.INFO
         log.log(level, "note      %s", note, extra={"idle": True})
-    needed = _memory(made, storage)
-    for line in memory.table(needed, _device(made)[0]):
+    needed, name = _memory(made, storage), _device(made)[0]
+    for line in memory.table(needed, name):
         log.info("memory    %s", line, extra={"idle": True})
     if composition.dry_run or (locked and locked.plans_only):
         cached = {step.name: found for step in made.steps if (found := storage.find(step.name, step.key))}
-        return Outcome(made, needed, cached, None)
+        return Outcome(made, needed, cached, None, name)
     _check_device(made, needed, storage)
     run = _Run(made, storage)
     with storage.use(composition.name):
@@ -77,7 +79,7 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
             locked.after(made, run.finished)
         if locked and composition.verify:
             verify.rebuild(made, run.finished, locked, storage)
-    return Outcome(made, needed, run.finished, _validation(run.finished))
+    return Outcome(made, needed, run.finished, _validation(run.finished), name)
 
 
 def _memory(made: Plan, storage: Store) -> Estimate:

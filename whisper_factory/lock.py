@@ -1,38 +1,31 @@
 """A recipe's lock: every input, the resolved composition, the tools, and the digest of every output that is promised.
 
 `recipes/X.lock` lies beside `recipes/X.yaml`. Where it exists, a run of the recipe is held against it before any
-work: other inputs or another composition are refused, another tool version warns. Outputs are promised in two
-classes: to the byte, on any machine; and, for what a floating-point kernel computed, to the byte on one machine and
-within 1e-3 on others, on values spread over the file that the lock keeps.
+work: other inputs or another composition are refused, another tool version warns; what outputs are promised, see
+`locked_outputs`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from whisper_factory import backends, outputs, recipes
+from whisper_factory import recipes
 from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.lock_file import ABSENT, ELSEWHERE, WHAT_TO_DO, differences, read, told, write
+from whisper_factory.locked_outputs import CLOSE, SHAPING, close, promised
 from whisper_factory.plan import Plan
 from whisper_factory.schema import Composition
-from whisper_factory.store import Finished, fault, files
+from whisper_factory.store import Finished
 
 log = logging.getLogger(__name__)
 MODES = ("check", "write", "inputs", "off")
-SHAPING = ("convert", "pack", "kit", "build")  # the steps whose outputs are promised
-WHAT_TO_DO = "lock=off runs it without the lock, lock=write locks the recipe anew"
-ELSEWHERE = "copy the recipe into recipes/ of a directory that can be written"
-PARTS = ("composition", "inputs", "tools")
-ABSENT = "(none)"
 UNPROVEN = "unproven: the weights were not at hand where this was written"
-SAMPLES = 64
-CLOSE = 1e-3
 TOLD = 3  # differences in one error
 
 
@@ -68,12 +61,12 @@ class Lock:
         if self.mode != "check":
             return
         now = self._content(plan, None)
-        wrong = [*_differences(self.locked, now, "composition"), *_differences(self.locked, now, "inputs", ("bytes",))]
+        wrong = [*differences(self.locked, now, "composition"), *differences(self.locked, now, "inputs", ("bytes",))]
         if wrong:
             lines = self.path.read_text(encoding="utf-8").splitlines()
-            told = "; ".join(_told(lines, *difference) for difference in wrong[:TOLD])
+            first = "; ".join(told(lines, *difference) for difference in wrong[:TOLD])
             more = f"; and {len(wrong) - TOLD} more" if len(wrong) > TOLD else ""
-            raise UserError(f"{self.path} locks another engine: {told}{more}; {WHAT_TO_DO}")
+            raise UserError(f"{self.path} locks another engine: {first}{more}; {WHAT_TO_DO}")
         for tool in _other_tools(self.locked, now, plan.composition.stop_after is not None):
             log.warning("warning: %s: %s; outputs may differ", self.path.name, tool)
 
@@ -99,9 +92,9 @@ class Lock:
                 wrong.append(f"{name} differs" if known else f"{name} is not in the lock")
         for name, about in now["computed"].items():
             known = locked["computed"].get(name)
-            close = known is not None and _close(known["sample"], about["sample"])
-            equal += close
-            if not close:
+            as_locked = known is not None and close(known["sample"], about["sample"])
+            equal += as_locked
+            if not as_locked:
                 wrong.append(f"{name} differs by more than {CLOSE}" if known else f"{name} is not in the lock")
         if plan.composition.stop_after is None:
             made = {*now["exact"], *now["computed"], *now["not_promised"]}
@@ -155,47 +148,6 @@ def keeper(composition: Composition, recipe: str | None, declared: str, typed: C
     return Lock(recipe, path, chosen, resolved)
 
 
-def promised(plan: Plan, finished: Mapping[str, Finished]) -> dict[str, Any]:
-    """The outputs of finished steps by what is promised of them, named as in the engine directory."""
-    backend = backends.get(plan.spec.backend)
-    exact: dict[str, Any] = {}
-    computed: dict[str, Any] = {}
-    free: list[str] = []
-    for name, about, path in outputs.files(finished, SHAPING):
-        kind = next((kind for pattern, kind in backend.COMPUTED.items() if fnmatch(path.name, pattern)), None)
-        if any(fnmatch(path.name, pattern) for pattern in backend.UNPROMISED):
-            free.append(name)
-        elif kind:
-            computed[name] = {**about, "sample": _sample(path, kind)}
-        else:
-            exact[name] = about
-    return {"exact": exact, "computed": computed, "not_promised": free}
-
-
-def _sample(path: Path, kind: str) -> list[float]:
-    """Some of the values of a file of this type, spread over it."""
-    import numpy as np
-
-    values = np.fromfile(path, kind)
-    return [round(float(value), 6) for value in values[:: max(1, len(values) // SAMPLES)][:SAMPLES]]
-
-
-def _close(known: list[float], now: list[float]) -> bool:
-    """Within CLOSE, or CLOSE of the value where that is above 1: float16 is no finer there."""
-    return len(known) == len(now) and all(abs(a - b) <= CLOSE * max(1, abs(a)) for a, b in zip(known, now, strict=True))
-
-
-def _has_outputs(outputs: Any) -> bool:
-    """Whether a lock's outputs are as `promised` gives them, or said to be unproven."""
-    if isinstance(outputs, str):
-        return True
-    parts = [outputs.get(part) for part in ("exact", "computed")] if isinstance(outputs, dict) else [None]
-    samples = [about.get("sample") if isinstance(about, dict) else None
-               for about in (parts[-1].values() if isinstance(parts[-1], dict) else ())]
-    return all(isinstance(part, dict) for part in parts) and all(
-        isinstance(sample, list) and all(isinstance(value, float) for value in sample) for sample in samples)
-
-
 def _inputs(plan: Plan, finished: Mapping[str, Finished] | None) -> dict[str, Any]:
     """Every input: where it comes from, its digest, and its size where it has been seen."""
     sizes = finished["fetch"].record["outputs"] if finished else {}
@@ -214,92 +166,7 @@ def _inputs(plan: Plan, finished: Mapping[str, Finished] | None) -> dict[str, An
     return found
 
 
-def _differences(locked: Any, now: Any, part: str, ignored: tuple[str, ...] = ()) -> list[tuple[str, Any, Any]]:
-    """(dotted key, the lock's value, today's) of each leaf of one part that is not the same in both."""
-    before, after = (dict(_leaves(content.get(part), part)) for content in (locked, now))
-    pairs = [(key, before.get(key, ABSENT), after.get(key, ABSENT)) for key in sorted({*before, *after})]
-    return [(key, one, other) for key, one, other in pairs
-            if one != other and key.rpartition(".")[2] not in ignored]
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}")
-    else:
-        yield key, value
-
-
-def _told(lines: list[str], key: str, locked: Any, now: Any) -> str:
-    """One difference, with the line of the lock that says otherwise."""
-    show = repr if str(locked) == str(now) else str  # '750' is not 750
-    if locked is ABSENT:
-        return f"it does not say {key}, now it is {now}"
-    after = "now there is none" if now is ABSENT else f"now it is {show(now)}"
-    return f"line {_line(lines, key)} says {key}: {show(locked)}, {after}"
-
-
-def _line(lines: list[str], key: str) -> int | None:
-    """The number of the line that holds a dotted key, in YAML as `write` writes it: two spaces a level."""
-    at, rest, depth = 0, key, 0
-    while rest:
-        for number in range(at, len(lines)):
-            said = lines[number][2 * depth :]
-            if said.startswith(" ") or not lines[number].startswith("  " * depth):
-                continue
-            name = said.partition(":")[0].strip("'\"")
-            if ":" in said and f"{rest}.".startswith(f"{name}."):
-                at, rest, depth = number + 1, rest[len(name) + 1 :], depth + 1
-                break
-        else:  # deeper levels stand on the line of their parent
-            break
-    return at or None
-
-
 def _other_tools(locked: Any, now: Any, partly: bool) -> list[str]:
     """What was made with other versions; a run that stops early uses fewer tools."""
     return [f"made with {key.partition('.')[2]} {before}, here it is {after}"
-            for key, before, after in _differences(locked, now, "tools") if not (partly and after is ABSENT)]
-
-
-def read(path: Path) -> dict[str, Any]:
-    """What a lock says.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    import yaml
-
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is: a tenth of the time
-        content: Any = yaml.load(path.read_text(encoding="utf-8"), loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}; {WHAT_TO_DO}") from error
-    found: dict[str, Any] = content if isinstance(content, dict) else {}
-    if not all(isinstance(found.get(part), dict) for part in PARTS) or not _has_outputs(found.get("outputs")):
-        raise UserError(f"{path} is not a lock, or not a whole one; {WHAT_TO_DO}")
-    return found
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Put a lock in its place, whole or not at all.
-
-    Raises:
-        EnvironmentFault: the recipe's directory cannot be written.
-    """
-    import yaml
-
-    head = (f"# What `python -m whisper_factory recipe={content['recipe']}` is made of. Written by lock=write.\n"
-            "# exact: these bytes on every machine. computed: by a floating-point kernel, these bytes on one machine,\n"
-            f"# within {CLOSE} on others, as the sample shows. not_promised: other bytes with every build.\n")
-    text = head
-    for name, part in content.items():  # one fact a line
-        flow = None if name == "outputs" and isinstance(part, dict) else False
-        text += yaml.safe_dump({name: part}, sort_keys=False, default_flow_style=flow, width=2000, allow_unicode=True)
-    try:
-        files.replace(path, text)
-    except OSError as error:
-        known = fault(error, path.parent, ELSEWHERE)
-        if known is None:
-            raise
-        raise known from error
+            for key, before, after in differences(locked, now, "tools") if not (partly and after is ABSENT)]

@@ -26,7 +26,7 @@ def plan_table(outcome: Outcome) -> str:
         lines.append(f"{step.name:<9} {step.key[:12]}  {state:<6}  {step.about}")
         if needs:
             lines.append(f"{'':<9} {'':<12}  {'':<6}  needs {needs}")
-    lines += ["", "memory", *(f"  {line}" for line in memory.table(outcome.memory, plan.composition.device.name))]
+    lines += ["", "memory", *(f"  {line}" for line in memory.table(outcome.memory, outcome.device))]
     lines += [f"note      {note}" for note in plan.notes]
     lines += ["", "inputs"]
     for name, parts in plan.source.files.items():
@@ -68,7 +68,7 @@ def result(outcome: Outcome) -> str:
     """The transcript of the sample, the numbers of the validation, the engine's size, and where it is."""
     lines = []
     if outcome.validation:
-        lines += _validation(outcome.validation, on_gpu=outcome.plan.spec.target is not None)
+        lines += _validation(outcome.validation, on_gpu=_on_gpu(outcome.plan))
     if "keep" in outcome.finished:
         first, *rest = keep.told(keep.read(outcome.finished["keep"].path), outcome.plan.spec.dimensions)
         lines += [f"kept        {first}", *(f"{'':<12}{line}" for line in rest)]
@@ -101,6 +101,10 @@ def _kit(plan: Plan) -> list[str]:
     return [f"kit         {kit} ({kit.stat().st_size / 1e6:.1f} MB)",
             f"next        copy it to {target.device} ({plan.spec.backend} {target.version}), then there: "
             f"tar xf {outputs.KIT} && bash kit/build.sh"]
+
+
+def _on_gpu(plan: Plan) -> bool:
+    return plan.spec.target is not None or backends.on_device(plan.spec.backend) is not None
 
 
 def _validation(report: dict[str, Any], on_gpu: bool) -> list[str]:

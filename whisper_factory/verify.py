@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from whisper_factory import outputs, progress
 from whisper_factory.errors import GateMissed
+from whisper_factory.locked_outputs import SHAPING, promised
 from whisper_factory.plan import Plan
 from whisper_factory.steps import STEPS
 from whisper_factory.steps.context import Context
@@ -27,8 +28,6 @@ def rebuild(plan: Plan, finished: Mapping[str, Finished], locked: Lock, storage:
     Raises:
         GateMissed: a file is not as the lock says, or not as the same machine made it before; all are named.
     """
-    from whisper_factory.lock import SHAPING, promised
-
     log.info("verify    building again in a scratch store")
     with tempfile.TemporaryDirectory(prefix="verify.", dir=storage.root) as scratch:
         again = _make(plan, Store(Path(scratch)), storage.downloads, ("fetch", "keep", *SHAPING))
@@ -46,8 +45,6 @@ def rebuild(plan: Plan, finished: Mapping[str, Finished], locked: Lock, storage:
 
 
 def _same_as_before(plan: Plan, finished: Mapping[str, Finished], again: Mapping[str, Finished]) -> None:
-    from whisper_factory.lock import SHAPING
-
     before = {name: about for name, about, _ in outputs.files(finished, SHAPING)}
     wrong = [name for name, about, _ in outputs.files(again, SHAPING) if about != before.get(name)]
     if wrong:

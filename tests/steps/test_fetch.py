@@ -9,7 +9,7 @@ import pytest
 from tests.compositions import composition, tiny_en
 from whisper_factory import plan, sources
 from whisper_factory.errors import EnvironmentFault, UserError
-from whisper_factory.plan import PlannedStep
+from whisper_factory.planned_steps import PlannedStep
 from whisper_factory.schema import Composition
 from whisper_factory.steps import fetch
 from whisper_factory.steps.context import Context

@@ -18,6 +18,7 @@ from whisper_factory.calibration import clips
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, GateMissed, UserError
 from whisper_factory.keeping import choosing
+from whisper_factory.planned_steps import PlannedStep
 from whisper_factory.quantization import mixed
 from whisper_factory.schema import Composition
 from whisper_factory.steps import child
@@ -48,7 +49,7 @@ def declared_by_name(folder: Path) -> Composition:
 
 
 @cache
-def planned(*overrides: str) -> dict[str, plan.PlannedStep]:
+def planned(*overrides: str) -> dict[str, PlannedStep]:
     made = composition("model=tiny.en", *overrides)
     schema.check(made)
     return {step.name: step for step in plan.make(made, lambda step, key: False, schema.settle(made)).steps}

@@ -11,7 +11,7 @@ from whisper_factory.steps import keep
 from whisper_factory.steps.context import Context
 
 if TYPE_CHECKING:
-    from whisper_factory.plan import PlannedStep
+    from whisper_factory.planned_steps import PlannedStep
 
 VERSION = 1
 

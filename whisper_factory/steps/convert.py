@@ -16,7 +16,7 @@ from whisper_factory.steps.fetch import VOCABULARY, as_given, source
 from whisper_factory.whisper.dimensions import Dimensions
 
 if TYPE_CHECKING:
-    from whisper_factory.plan import PlannedStep
+    from whisper_factory.planned_steps import PlannedStep
     from whisper_factory.sources import ReaderKind
 
 VERSION = 1

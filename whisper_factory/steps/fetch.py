@@ -19,7 +19,7 @@ from whisper_factory.steps.context import Context
 from whisper_factory.store import link
 
 if TYPE_CHECKING:
-    from whisper_factory.plan import PlannedStep
+    from whisper_factory.planned_steps import PlannedStep
     from whisper_factory.sources import ReaderKind
 
 VERSION = 1

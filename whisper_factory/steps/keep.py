@@ -23,7 +23,7 @@ from whisper_factory.steps.fetch import VOCABULARY, as_given, source
 from whisper_factory.whisper.dimensions import Dimensions
 
 if TYPE_CHECKING:
-    from whisper_factory.plan import PlannedStep
+    from whisper_factory.planned_steps import PlannedStep
 
 VERSION = 1
 CHOICE = "kept.json"

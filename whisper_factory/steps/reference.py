@@ -18,9 +18,9 @@ from whisper_factory.threads import physical_cores
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
 
 if TYPE_CHECKING:
-    from whisper_factory.plan import PlannedStep
+    from whisper_factory.planned_steps import PlannedStep
 
-VERSION = 2
+VERSION = 3
 PROCESSES = 2
 TOGETHER, HELD = 16, 1 << 29  # windows of a batch, and bytes of their keys and values
 TRANSCRIPTS = "transcripts.json"

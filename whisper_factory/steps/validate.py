@@ -20,9 +20,9 @@ from whisper_factory.steps.context import Context
 from whisper_factory.steps.reference import TRANSCRIPTS
 
 if TYPE_CHECKING:
-    from whisper_factory.plan import PlannedStep
+    from whisper_factory.planned_steps import PlannedStep
 
-VERSION = 1
+VERSION = 2
 REPORT = "validation.json"
 EDGE_REMEDY = "a short window breaks here first; profile.end_anchor=50 and profile.margin_frames=100 protect it"
 

@@ -30,12 +30,13 @@ Stop = Literal["eot", "length", "budget"]
 class Decoded:
     """One window's answer."""
 
-    tokens: list[int]  # without the prompt and the closing <|endoftext|>
+    tokens: list[int]  # without the prompt, the closing <|endoftext|>, and what was cut
     text: str
     language: str | None  # None: the model knows one language only
-    avg_logprob: float | None  # natural logarithm, per token, <|endoftext|> counted; None: the runtime tells none
+    avg_logprob: float | None  # natural log, per token chosen, <|endoftext|> counted; None: the runtime tells none
     stopped: Stop  # by <|endoftext|>, at the length limit, or at the runaway guard's budget
     runaway: bool  # longer than anyone speaks in that time, or repeating itself
+    cut: int  # tokens: of a circle that had no end, the rounds after the first
 
 
 def detect_languages(utterance: Utterance, windows: int, tokenizer: Tokenizer) -> list[str]:
@@ -77,14 +78,19 @@ def decode(
     results = []
     found = _search(utterance, tokenizer, np.asarray(prompts, np.int64), limits, num_beams, threads)
     for sequence, language, limit in zip(found, languages, limits, strict=True):
-        text = tokenizer.decode(sequence.tokens).strip()
         stopped: Stop = "eot" if sequence.ended else "length" if limit == max_new_tokens else "budget"
-        results.append(Decoded(
-            tokens=sequence.tokens, text=text, language=language,
-            avg_logprob=sequence.sum_logprob / (len(sequence.tokens) + 1),
-            stopped=stopped, runaway=stopped == "budget" or runaway.loops(text),
-        ))
+        mean = sequence.sum_logprob / (len(sequence.tokens) + 1)
+        results.append(answer(sequence.tokens, stopped, tokenizer, language, mean))
     return results
+
+
+def answer(tokens: list[int], stopped: Stop, tokenizer: Tokenizer, language: str | None,
+           avg_logprob: float | None) -> Decoded:
+    """A window's answer from all that was chosen, <|endoftext|> left out."""
+    kept = tokens if stopped == "eot" else tokens[: runaway.first_round(tokens)]
+    text, cut = tokenizer.decode(kept).strip(), len(tokens) - len(kept)
+    return Decoded(tokens=kept, text=text, language=language, avg_logprob=avg_logprob, stopped=stopped,
+                   runaway=stopped == "budget" or cut > 0 or runaway.loops(text), cut=cut)
 
 
 def _search(utterance: Utterance, tokenizer: Tokenizer, prompts: NDArray[np.int64], limits: Sequence[int],

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.whisper import runaway
-from whisper_factory.whisper.decoding import Decoded, Stop
+from whisper_factory.whisper.decoding import Decoded, Stop, answer
 
 if TYPE_CHECKING:
     from whisper_factory.backends import GeneratingEngine
@@ -55,7 +54,5 @@ def decode(
     for chosen, language, limit in zip(found, languages, limits, strict=True):
         tokens = chosen[:limit]
         stopped: Stop = "eot" if len(chosen) < limit else "length" if limit == max_new_tokens else "budget"
-        text = tokenizer.decode(tokens).strip()
-        results.append(Decoded(tokens=tokens, text=text, language=language, avg_logprob=None, stopped=stopped,
-                               runaway=stopped == "budget" or runaway.loops(text)))
+        results.append(answer(tokens, stopped, tokenizer, language, avg_logprob=None))
     return results

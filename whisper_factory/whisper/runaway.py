@@ -2,12 +2,14 @@
 
 Two signs. A window's text is longer than anyone can speak in its time: decoding ends there. Or it compresses
 better than speech does: OpenAI's sign and threshold, looked at when decoding is over. Both are reported with the
-transcript, neither changes the text.
+transcript. The text is changed in one case: decoding had to be stopped, and it was going round in circles then. Of
+these the first round stays. Who repeats himself and comes to an end is left his words.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 COMPRESSION_RATIO_LIMIT = 2.4  # OpenAI's transcribe()
 
@@ -21,6 +23,7 @@ SPELT_LANGUAGES = frozenset(
     ("am", "as", "bn", "bo", "gu", "hi", "hy", "ka", "km", "kn", "lo", "ml", "mr", "my", "ne", "pa", "sa", "si", "ta",
      "te", "th", "yi")
 )
+LEAST_ROUNDS, LEAST_CIRCLING = 3, 12  # rounds, and tokens in all, of what counts as going in circles
 LEAST_TOKENS = 16  # whatever the window's length: a number read out, a spelt name
 
 
@@ -44,3 +47,18 @@ def compression_ratio(text: str) -> float:
 def loops(text: str) -> bool:
     """Whether a text repeats itself as speech does not."""
     return compression_ratio(text) > COMPRESSION_RATIO_LIMIT
+
+
+def first_round(tokens: Sequence[int]) -> int:
+    """How many tokens there are up to the end of the first round of the circle that they end in; all if they do not.
+
+    The last round may be cut short.
+    """
+    for period in range(1, len(tokens) // LEAST_ROUNDS + 1):
+        start = len(tokens) - period
+        while start and tokens[start - 1] == tokens[start - 1 + period]:
+            start -= 1
+        circling = len(tokens) - start
+        if circling >= max(LEAST_ROUNDS * period, LEAST_CIRCLING):
+            return start + period
+    return len(tokens)

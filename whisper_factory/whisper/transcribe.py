@@ -238,7 +238,10 @@ def _warnings(heard: list[Heard], seconds: float) -> list[str]:
     for part in heard:
         where = f"{part.start:.1f} to {part.end:.1f} s"
         count = len(part.decoded.tokens)
-        if part.decoded.stopped == "length":
+        if part.decoded.cut:
+            found.append(f"{where}: it went round in circles; {part.decoded.cut} tokens after the first round were "
+                         f"left out, and words may be missing")
+        elif part.decoded.stopped == "length":
             found.append(f"{where}: stopped at {count} tokens, the most that this engine or max_new_tokens allows; "
                          f"words may be missing")
         elif part.decoded.stopped == "budget":

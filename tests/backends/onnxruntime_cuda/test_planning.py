@@ -10,7 +10,7 @@ import pytest
 
 from tests.backends.onnxruntime_cuda.making import declared
 from tests.compositions import composition
-from whisper_factory import factory, memory, plan, schema
+from whisper_factory import factory, memory, plan, report, schema
 from whisper_factory.backends import onnxruntime_cuda
 from whisper_factory.backends.onnxruntime_cuda import machine
 from whisper_factory.backends.onnxruntime_cuda.machine import Gpu
@@ -48,6 +48,14 @@ def test_a_machine_without_a_gpu_plans_and_says_where_it_will_run(card: Callable
     with pytest.raises(EnvironmentFault, match="needs an NVIDIA GPU, and there is no driver here"):
         factory.produce(wanted, "", notes)
     assert not list(tmp_path.glob("fetch/*"))
+
+
+def test_the_plan_names_the_gpu_whose_memory_it_is(card: Callable[[Gpu | None], None], tmp_path: Path) -> None:
+    card(CARD)
+    wanted = composition("model=tiny.en", "profile=batch", "backend.provider=cuda", "dry_run=true",
+                         f"outputs={tmp_path}", f"store.path={tmp_path}")
+    printed = report.plan_table(factory.produce(wanted, "", schema.settle(wanted)))
+    assert "\n  NVIDIA H100: 85.00 GB, 0 MB of it reserved, " in printed
 
 
 @pytest.mark.parametrize("asked", [(), ("kv_cache=contiguous",)])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PROVIDER = "CUDAExecutionProvider"
 NO_GRAPH = -1
+ITS_OWN, QUIET = 2, 4  # of what ONNX Runtime prints: its default, and nothing
 
 
 class _Bound:
@@ -109,15 +110,18 @@ def open_on_gpu(model: Path, stream: int, graphs: bool) -> onnxruntime.Inference
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False
-    options.log_severity_level = 4  # what it would print, its exceptions say
+    options.log_severity_level = QUIET  # what it would print, its exceptions say
     provider = {"device_id": "0", "user_compute_stream": str(stream), "arena_extend_strategy": "kSameAsRequested",
                 "use_tf32": "0", "enable_cuda_graph": str(int(graphs))}
+    onnxruntime.set_default_logger_severity(QUIET)  # it looks for a plug-in of that name first, and warns of none
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=[(PROVIDER, provider)])
     except Exception as error:  # its exceptions have no common base of their own
         if "alloc" in str(error).lower() or "memory" in str(error).lower():
             raise _explained(error) from error
         raise UserError(f"'{model}' cannot be opened ({_first_line(error)}); build the engine again") from error
+    finally:
+        onnxruntime.set_default_logger_severity(ITS_OWN)
     if session.get_providers()[0] != PROVIDER:  # it falls back to the CPU without a word
         raise EnvironmentFault(f"ONNX Runtime did not open '{model.name}' on the GPU; look at what "
                                f"python -c 'import onnxruntime; onnxruntime.print_debug_info()' says of CUDA and cuDNN")
