@@ -7,6 +7,7 @@ and clips.json), whisper/ (openai-whisper, if it is to be measured).
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import shutil
 from dataclasses import fields, replace
@@ -47,9 +48,8 @@ def declared(model: str, precision: str, shape: Profile, provider: str, mode: KV
 
 def built(payload: Path, work: Path, spec: EngineSpec) -> Path:
     """Its engine directory, made now if it was not before."""
-    shape = spec.profile
-    name = f"{spec.model}-{spec.precision.name}-{shape.name}-b{shape.max_batch_size}x{shape.max_beam_width}"
-    target = work / f"{name}-{spec.kv_cache.mode}-{spec.backend}"
+    told = hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode()).hexdigest()[:12]  # all that shapes it
+    target = work / f"{spec.model}-{spec.precision.name}-{spec.profile.name}-{spec.kv_cache.mode}-{told}"
     if not (target / "engine.json").exists():
         checkpoint = work / f"checkpoint-{spec.model}-{spec.precision.name}"
         source = payload / "sources" / spec.model
