@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tests.backends.cuda.host_pages import HostVirtual, PickyHost
 from tests.backends.onnxruntime_cuda.making import PAGED, declared
+from whisper_factory.backends.cuda.cudart import FULL
 from whisper_factory.backends.cuda.device import Device, Tensor
 from whisper_factory.backends.cuda.kvcache import KVCaches
 from whisper_factory.backends.cuda.layout import cross_layout, self_layout, sizes_of
@@ -105,7 +107,7 @@ def test_a_full_device_is_one_line_and_changes_nothing(keeping: bool) -> None:
     held = put(caches._device, caches.cross(2, 425))
     there = set(virtual.there)
     with pytest.raises(UserError, match="the GPU's memory is full; stop what else uses it, or build a smaller"):
-        caches.hold(12, 2, 425)
+        caches.hold(12, 1, 425)
     assert virtual.there == there
     assert caches.granules.taken == len(there)
     assert all(np.array_equal(read(caches._device, tensor), held[name])
@@ -122,6 +124,25 @@ def test_a_full_device_is_one_line_and_changes_nothing(keeping: bool) -> None:
     assert not virtual.there
 
 
+def test_a_driver_that_maps_no_more_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was out of memory for its own tables, after some had been mapped."""
+    caches, virtual = paged()
+    caches.hold(1, 2, 425)
+    there, mapped, put_behind, left = set(virtual.there), set(virtual.mapped), virtual.map, [3]
+
+    def refuse(address: int, granules: Sequence[int]) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise UserError(FULL)
+        put_behind(address, granules)
+
+    monkeypatch.setattr(virtual, "map", refuse)
+    with pytest.raises(UserError, match="the GPU's memory is full"):
+        caches.hold(12, 4, 425)
+    assert (virtual.there, set(virtual.mapped)) == (there, mapped)
+    assert caches.granules.taken == len(there)
+
+
 def test_a_pool_that_is_used_up_says_so() -> None:
     """Three pages of eight tokens a row, of 24: twelve are four rows."""
     caches, virtual = paged(declared(kv_cache=KVCache("paged", 8, 14)))
@@ -136,7 +157,7 @@ def test_a_pool_that_is_used_up_says_so() -> None:
 
 
 def test_to_warm_up_one_granule_is_enough() -> None:
-    caches, virtual = paged(most=1, left=100)
+    caches, virtual = paged(most=1, left=1000)
     with caches.warming_up():
         caches.hold(12, 4, 475)
         for tensor in caches.past(12).values():

@@ -71,7 +71,7 @@ class PagedCaches(KVCaches):
         try:
             self._grow(used)
         except UserError:  # what is there and not used may be what is missing
-            self._give(used)
+            self._give([*map(max, used, self._used)])
             self._grow(used)
         self.rows_in_use, self._used = rows, used
         self._trim()
