@@ -130,10 +130,10 @@ def memory(job: Job) -> dict[str, Any]:
     worst(transcriber, job)
     from whisper_factory import backends
 
-    parts = backends.get(spec.backend).footprint(spec)
+    parts, engine = backends.get(spec.backend).footprint(spec), transcriber.engine
     idle = gpu_engines.used()
     return {"context": context, "loaded": loaded, "peak": max(idle, *highest) - before, "idle": idle - before,
-            "graphs": sum(bound.captured for bound in transcriber.engine._bound.values()),
+            "graphs": sum(bound.captured for bound in (*engine._bound.values(), *engine.hearing.bound.values())),
             "plan": {part.name: [part.load, part.peak] for part in parts},
             "plan_load": sum(part.load for part in parts), "plan_peak": sum(part.peak for part in parts)}
 

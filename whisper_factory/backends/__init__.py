@@ -103,6 +103,18 @@ class KeepingEngine(Protocol):
 
 
 @runtime_checkable
+class StreamingEngine(Protocol):
+    """An engine whose windows need not end together: when some have, others take their places."""
+
+    def stream(self, audio: Sequence[NDArray[np.float32]], frames: int, rows: int) -> Utterance:
+        """As `ListeningEngine.listen`, of more windows than the `rows` that are decoded at once.
+
+        Returns:
+            A `GreedyUtterance` of all of them, which offers nothing else.
+        """
+
+
+@runtime_checkable
 class GeneratingEngine(Protocol):
     """A loaded engine whose runtime decodes whole answers by itself."""
 

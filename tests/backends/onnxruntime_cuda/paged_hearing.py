@@ -57,6 +57,21 @@ def same(directory: Path) -> dict[str, Any]:
     return {"equal": equal and first == second, "counts": counts}
 
 
+def streamed(directory: Path) -> dict[str, Any]:
+    """Ten windows in four rows, answers of unlike length: what is heard in both modes, and how many granules."""
+    audio = [(RNG.uniform(0.01, 0.5) * RNG.standard_normal(40_000)).astype(np.float32) for _ in range(10)]
+    prompts, limits = np.stack([[50257, 300 + window] for window in range(10)]), [1 + 7 * n % 15 for n in range(10)]
+    loaded, other = engine(directory), on_the_cpu(directory)
+    found, counts = [], [held(loaded)]
+    for one in (loaded, other):
+        utterance = one.stream(audio, 768, 4)
+        counts.append(held(loaded))
+        found.append(utterance.greedy(prompts, [1], [1], 50256, limits))
+        utterance.close()
+        counts.append(held(loaded))
+    return {"equal": found[0] == found[1], "answers": len({tuple(tokens) for tokens, _ in found[0]}), "counts": counts}
+
+
 def waiting(directory: Path) -> dict[str, Any]:
     """A pool of five rows: one window's beams at a time, and their logits."""
     loaded, other = engine(directory, KVCache("paged", 8, 15)), on_the_cpu(directory)

@@ -150,3 +150,11 @@ def test_the_memory_plan_is_what_was_measured(model: str, precision: str, profil
         context = 552  # of CUDA
         allowed = max(32, 0.05 * (measured - context))
         assert abs(planned / 1e6 - measured) <= allowed
+
+
+def test_the_memory_of_a_large_batch_is_what_was_measured() -> None:
+    wanted = composition("profile=batch", "model=tiny.en", "precision=float16", "kv_cache=contiguous",
+                         "backend.provider=cuda", "profile.max_batch_size=32", "profile.max_beam_width=1")
+    found = memory.estimate(wanted.engine_spec())
+    assert abs(found.load / 1e6 - 1683) <= 32
+    assert abs(found.peak / 1e6 - 1683) <= 32

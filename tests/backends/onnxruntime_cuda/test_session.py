@@ -66,7 +66,7 @@ def test_log_mel_of_the_device_is_that_of_numpy(engine: CudaEngine, samples: int
     audio = 0.1 * RNG.standard_normal(samples, dtype=np.float32)
     engine.listen([audio, audio[: samples // 2]], frames)
     found = np.empty((2, 80, frames), np.float32)
-    engine.device.download(engine.mel.address, found)
+    engine.device.download(engine.hearing.mel.address, found)
     np.testing.assert_allclose(found, [log_mel(audio, 80, frames), log_mel(audio[: samples // 2], 80, frames)],
                                atol=1e-4)
 
@@ -137,6 +137,15 @@ def test_a_paged_cache_gives_the_same_logits_and_touches_what_it_has_alone(
     for encoded, one_window, closed in zip(*[iter(batches)] * 3, strict=True):
         assert encoded > 3 * one_window > closed == 0
     assert batches[0] == batches[6] > batches[3]  # the second batch is of shorter windows
+
+
+def test_a_stream_of_windows_has_memory_for_its_rows(directories: Lookup, python: Callable[..., Any]) -> None:
+    found = hearing(python, directories("float16"), "streamed")
+    assert found["equal"]
+    assert found["answers"] > 5
+    before, begun, *after = found["counts"]
+    assert before == 0 < begun
+    assert after == [0, 0, 0]
 
 
 def test_windows_wait_for_pages_and_hear_what_they_hear_alone(directories: Lookup, python: Callable[..., Any]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "check", "check_device", "checkpoint_precision",
            "device_memory", "footprint", "kv_modes", "load", "notes", "settle", "tools"]
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("numpy", "onnxruntime")
 COMPUTED = {"end_anchor.bin": "<f2"}
 UNPROMISED: tuple[str, ...] = ()

@@ -103,22 +103,24 @@ def _lengths(spec: EngineSpec) -> int:
 
 
 def _graphs_of_a_length(spec: EngineSpec) -> int:
-    """Log-mel, encoder, and steps of all rows, half of them, a quarter ..."""
-    return 2 + spec.profile.max_batch_size.bit_length()
+    """Log-mel and encoder of each TOGETHER windows, the same of those that take others' places, and steps of all rows,
+    half of them, a quarter ..."""
+    batch = spec.profile.max_batch_size
+    return 1 + -(-batch // TOGETHER) + (2 if batch > 1 else 0) + batch.bit_length()
 
 
 def _buffers(spec: EngineSpec) -> int:
-    """Of session.py and kvcache.py."""
-    sizes, profile = spec.dimensions, spec.profile
-    audio = profile.max_batch_size * logmel.samples(spec.window_frames) * FLOAT
-    mel = profile.max_batch_size * sizes.n_mels * spec.window_frames * FLOAT
-    rows = spec.max_rows * (sizes.n_vocab * FLOAT + min(LONGEST_PROMPT, spec.max_tokens) * INT64 + INT64 + FLOAT)
+    """Of hearing.py and session.py."""
+    sizes, together = spec.dimensions, min(TOGETHER, spec.profile.max_batch_size)
+    audio = together * logmel.samples(spec.window_frames) * FLOAT
+    mel = together * sizes.n_mels * spec.window_frames * FLOAT
+    rows = spec.max_rows * (sizes.n_vocab * FLOAT + min(LONGEST_PROMPT, spec.max_tokens) * INT64 + INT64 + 2 * FLOAT)
     return audio + mel + rows + 2 * sizes.n_vocab * FLOAT
 
 
 def _activations(spec: EngineSpec) -> int:
-    """What the sessions' arenas grow to: log-mel of a batch, the encoder of TOGETHER windows, a step of all rows."""
-    sizes, batch = spec.dimensions, spec.profile.max_batch_size
-    log_mel = batch * spec.window_frames * (3 * logmel.BLOCKS * 160 + 2 * 402) * FLOAT // 2
-    encoder = LIVE * min(TOGETHER, batch) * spec.max_cross_len * sizes.n_audio_state * HALF
+    """What the sessions' arenas grow to: log-mel and the encoder of TOGETHER windows, a step of all rows."""
+    sizes, together = spec.dimensions, min(TOGETHER, spec.profile.max_batch_size)
+    log_mel = together * spec.window_frames * (3 * logmel.BLOCKS * 160 + 2 * 402) * FLOAT // 2
+    encoder = LIVE * together * spec.max_cross_len * sizes.n_audio_state * HALF
     return log_mel + encoder + STEP * spec.max_rows * sizes.n_vocab * FLOAT
