@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory import backends
-from whisper_factory.backends import Engine, GeneratingEngine, ListeningEngine, StreamingEngine, Utterance
+from whisper_factory.backends import (
+    Engine,
+    GeneratingEngine,
+    KeepingEngine,
+    ListeningEngine,
+    StreamingEngine,
+    Utterance,
+)
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
 from whisper_factory.whisper import batching, generating, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
@@ -127,10 +135,11 @@ class Transcriber:
         first, later = [own[0] for own in jobs], [job for own in jobs for job in own[1:]]
         if self._streams(first, options):
             first, later = [*first, *later], []  # there is nothing to wait for
-        self._run(first, options)  # the first window tells a clip's language
-        for job in later:
-            job.language = jobs[job.clip][0].language
-        self._run(later, options)
+        with self.engine.keeping() if isinstance(self.engine, KeepingEngine) else nullcontext():
+            self._run(first, options)  # the first window tells a clip's language
+            for job in later:
+                job.language = jobs[job.clip][0].language
+            self._run(later, options)
         return [self._transcript(audio, own) for audio, own in zip(clips, jobs, strict=True)]
 
     def _jobs(

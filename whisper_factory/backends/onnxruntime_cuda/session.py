@@ -1,8 +1,9 @@
 """Running an engine: audio to log-mel, to encoder states, to tokens, all in the memory of one device.
 
-Buffers and caches are taken when the engine loads, and stay where they are, so what a stage reads and writes is bound
-once for every shape. A greedy search of a whole utterance runs ahead of the host by one token: the device writes the
-token that it chose where it reads the next, and the host hears of it while the next is being decoded.
+Buffers and caches have their addresses when the engine loads, and keep them, so what a stage reads and writes is bound
+once for every shape; the memory of a paged cache comes and goes behind them. A greedy search of a whole utterance runs
+ahead of the host by one token: the device writes the token that it chose where it reads the next, and the host hears of
+it while the next is being decoded.
 
 The same code runs two ways: on a GPU (runtime.py), and over the host's memory with the CPU provider, which is how it is
 tested.
@@ -11,6 +12,7 @@ tested.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -22,17 +24,21 @@ from whisper_factory.backends.cuda.utterance import ContiguousUtterance
 from whisper_factory.backends.onnxruntime_cuda.files import DECODER
 from whisper_factory.backends.onnxruntime_cuda.hearing import Hearing
 from whisper_factory.backends.onnxruntime_cuda.stages import FLOAT, INT32, INT64, Bound, Executor, part
-from whisper_factory.backends.requests import check_mel
+from whisper_factory.backends.requests import check_mel, windows_of
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
 
 
 class CudaEngine:
     """A loaded engine. One batch at a time: `encode` closes what is left of the one before."""
 
-    def __init__(self, spec: EngineSpec, device: Device, executor: Executor, threads: int = 1) -> None:
+    def __init__(self, spec: EngineSpec, device: Device, executor: Executor, caches: KVCaches, threads: int = 1
+                 ) -> None:
+        """
+        Args:
+            caches: of `spec`, on `device`.
+        """
         self.spec, self.threads = spec, threads
-        self.device, self.executor = device, executor
-        self.caches = KVCaches(spec, device)
+        self.device, self.executor, self.caches = device, executor, caches
         self.hearing = Hearing(spec, device, executor, self.cross)
         sizes, rows = spec.dimensions, spec.max_rows
         self.prompt = self._buffer((rows, min(LONGEST_PROMPT, spec.max_tokens)), INT64)
@@ -45,20 +51,25 @@ class CudaEngine:
         device.upload(self.one.address, np.ones(1, np.int32))
         self._bound: dict[tuple[Any, ...], Bound] = {}
         self._rehearsed: set[tuple[int, int]] = set()
-        self._open: CudaUtterance | None = None
+        self.open: list[CudaUtterance] = []  # those of the last batch, in the order of their windows
         self._forbids: tuple[tuple[int, ...], ...] = ((), ())
 
     def warm_up(self) -> None:
         """Hear silence, as much as the engine takes: so the largest pieces of memory are taken first, which all that
         is smaller then fits into, and kernels are loaded before someone waits."""
-        windows = [np.zeros(0, np.float32)] * self.spec.profile.max_batch_size
-        utterance = self.listen(windows, self.spec.window_frames)
-        prompt = np.zeros((len(windows), min(2, self.spec.max_tokens)), np.int64)
-        utterance.decode(prompt)
-        if self.spec.profile.max_beam_width > 1:
-            utterance.select(np.repeat(np.arange(len(windows)), self.spec.profile.max_beam_width))
-            utterance.decode(np.zeros((self.spec.max_rows, 1), np.int64))
-        utterance.close()
+        windows, beams = [np.zeros(0, np.float32)] * self.spec.profile.max_batch_size, self.spec.profile.max_beam_width
+        with self.caches.warming_up():
+            utterance = self.listen(windows, self.spec.window_frames)
+            most = utterance.room(2, beams)
+            utterance.decode(np.zeros((len(windows), min(2, self.spec.max_tokens)), np.int64))
+            if beams > 1:
+                utterance.select(np.repeat(np.arange(most), beams))
+                utterance.decode(np.zeros((most * beams, 1), np.int64))
+            utterance.close()
+
+    def keeping(self) -> AbstractContextManager[None]:
+        """See `backends.KeepingEngine`."""
+        return self.caches.keeping()
 
     def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
         return Tensor(self.device.allocate(int(np.prod(shape)) * dtype.itemsize), shape, dtype)
@@ -104,10 +115,12 @@ class CudaEngine:
 
     def _opened(self, utterance: CudaUtterance, frames: int) -> CudaUtterance:
         """The only one from now on, its steps rehearsed."""
-        if self._open is not None:
-            self._open.close()
-        self._open = utterance
-        self._rehearse(utterance.rows, self.hearing.positions(frames))
+        for left in list(self.open):
+            left.close()
+        length = self.hearing.positions(frames)
+        self.caches.hold(utterance.rows, utterance.rows, length)
+        self.open.append(utterance)
+        self._rehearse(utterance.rows, length)
         return utterance
 
     def cross(self, windows: int, length: int, first: int = 0) -> dict[str, Tensor]:
@@ -170,11 +183,77 @@ class CudaEngine:
 
 
 class CudaUtterance(ContiguousUtterance):
-    """Encoded windows being decoded. See `backends.Utterance`."""
+    """Encoded windows being decoded. See `backends.Utterance`.
 
-    def __init__(self, engine: CudaEngine, windows: int, cross: int) -> None:
+    Where a pool has no pages for the beams of all windows, the last ones wait, not yet begun, behind the windows of the
+    others, and move to their place when those have ended.
+    """
+
+    def __init__(self, engine: CudaEngine, windows: int, cross: int, first: int = 0) -> None:
+        """
+        Args:
+            first: windows before these, which are decoded before them.
+        """
         super().__init__(engine.spec, engine.caches, windows, cross)
-        self._engine = engine
+        self._engine, self._first = engine, first
+
+    def room(self, new: int, beams: int) -> int:
+        """How many windows, from the first on, can be decoded in `beams` rows each: all that have begun."""
+        if self.length:
+            return self._windows
+        return 0 if self._waits() else self._caches.room(self._windows, beams)
+
+    def _waits(self) -> bool:
+        """Whether there are windows before these."""
+        return any(other._first < self._first for other in self._engine.open)
+
+    def split(self, windows: int) -> CudaUtterance:
+        """Leave all but the first `windows` windows, 1 or more, which none has begun, to an utterance of its own."""
+        if self.length or not 0 < windows < self._windows:
+            return super().split(windows)
+        other = CudaUtterance(self._engine, self._windows - windows, self._cross, self._first + windows)
+        self.rows = self._windows = windows
+        self._engine.open.insert(self._engine.open.index(self) + 1, other)
+        return other
+
+    def select(self, rows: NDArray[np.int64]) -> None:
+        """See `ContiguousUtterance.select`.
+
+        Raises:
+            UserError: besides, there is no memory for the rows; all is as it was.
+        """
+        before = self.rows, self._windows
+        if len(rows) > self.rows:
+            windows_of(self._spec, np.asarray(rows, np.int64), *before)  # refused before memory is taken for them
+            self._hold(len(rows))
+        super().select(rows)
+        if self.rows < before[0] or self._windows < before[1]:
+            self._hold(self.rows)
+
+    def _hold(self, rows: int) -> None:
+        """Have memory for so many rows, and for all windows that are open."""
+        windows = max((one._first + one._windows for one in self._engine.open), default=0)
+        self._caches.hold(rows, windows, self._cross)
+
+    def close(self) -> None:
+        """Give the memory back, as far as the cache's mode does that; a second time does nothing."""
+        if self in self._engine.open:
+            self._engine.open.remove(self)
+            self.rows = 0
+            self._hold(0)
+
+    def _begin(self) -> None:
+        """Take the place of the windows that were before these.
+
+        Raises:
+            ValueError: some are still there.
+        """
+        if self._waits():
+            raise ValueError("these windows wait until those before them have ended")
+        if self._first:
+            self._caches.select_windows(range(self._first, self._first + self._windows), self._cross)
+            self._first = 0
+            self._hold(self.rows)
 
     def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Feed tokens [rows, new]; the logits [rows, n_vocab] after the last of them, the caller's to keep.
@@ -192,6 +271,8 @@ class CudaUtterance(ContiguousUtterance):
         """Set the device to decode tokens [rows, new], and to choose the next."""
         engine, new = self._engine, tokens.shape[-1]
         self._check(tokens)
+        if not self.length:
+            self._begin()
         place = engine.prompt if new > 1 else engine.chosen
         engine.device.upload(place.address, np.ascontiguousarray(tokens, np.int64))
         engine.device.upload(engine.past.address, np.full(self.rows, self.length, np.int32))
