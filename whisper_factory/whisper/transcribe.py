@@ -124,11 +124,12 @@ class Transcriber:
         named = options.language if sizes.is_multilingual else None
         language = resolve_language(named, sizes.num_languages) if named else None
         jobs = [self._jobs(index, audio, strategy, language) for index, audio in enumerate(clips)]
-        self._run([own[0] for own in jobs], options)  # the first window tells a clip's language
+        telling = 1 if sizes.is_multilingual and language is None else 0  # the first window tells a clip's language
+        self._run([job for own in jobs for job in own[:telling]], options)
         for own in jobs:
-            for job in own[1:]:
+            for job in own[telling:]:
                 job.language = own[0].language
-        self._run([job for own in jobs for job in own[1:]], options)
+        self._run([job for own in jobs for job in own[telling:]], options)
         return [self._transcript(audio, own) for audio, own in zip(clips, jobs, strict=True)]
 
     def _jobs(
