@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from whisper_factory import backends
 from whisper_factory.backends import Engine, GeneratingEngine, ListeningEngine, Utterance
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
+from whisper_factory.threads import mapping
 from whisper_factory.whisper import generating, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
@@ -152,7 +153,8 @@ class Transcriber:
             utterance = self.engine.listen([job.audio for job in jobs], frames)
             self._decode(utterance, jobs, options, marks)
         else:
-            mel = np.stack([log_mel(job.audio, self.spec.dimensions.n_mels, frames) for job in jobs])
+            with mapping(min(self.engine.threads, len(jobs))) as mapped:
+                mel = np.stack(list(mapped(lambda job: log_mel(job.audio, self.spec.dimensions.n_mels, frames), jobs)))
             marks.append(time.perf_counter())
             if isinstance(self.engine, GeneratingEngine):
                 marks.append(time.perf_counter())

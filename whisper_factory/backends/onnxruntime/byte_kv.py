@@ -43,12 +43,9 @@ def round_kv(graph: Graph, flat: str, part: str, output: str, sizes: Dimensions)
                                                      else ["length", "head_size"])])
     graph.output(f"{output}_scale", np.float32, ["batch", 1, sizes.n_text_state])
     if part == "key":
-        wide = graph.node("Cast", [split], f"{name}.wide", to=FLOAT32)
-        sums = graph.node("ReduceSum", [wide, graph.ints(-1)], f"{name}.sums", keepdims=0)
-        excess = graph.node("Mul", [sums, graph.scalar(float(LARGEST), np.float32)], f"{name}.excess")
-        by_head = graph.node("Transpose", [excess], f"{name}.by_head", perm=[0, 2, 1])
-        graph.node("Unsqueeze", [by_head, graph.ints(2, 3)], f"{output}_sum")
-        graph.output(f"{output}_sum", np.float32, ["batch", heads, 1, 1, "length"])
+        row = graph.weight(f"{name}.largest_row", np.full((1, size), LARGEST, np.uint8))
+        sums = graph.node("Unsqueeze", [_product(graph, row, output, f"{name}.sums"), graph.ints(2)], f"{output}_sum")
+        graph.output(sums, np.float32, ["batch", heads, 1, 1, "length"])
 
 
 def inputs(graph: Graph, layer: int, sizes: Dimensions) -> None:

@@ -10,8 +10,9 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
 - encode: the windows' log-mel, 4 * windows * n_mels * frames; cross-attention's KV (sizes.py); the activations of one
   window in the session's arena, which contiguous mode keeps: measured with tiny.en and base, 48 (8 bits) to 76 * S
   bytes a position (frames / 2);
-- decode: logits 2 * 4 * rows * V (this step's, and the last one's until the caller lets go of them), self-attention's
-  KV (sizes.py), and the decoder's arena, small but for the prompt of a large batch. Reordering beams copies the rows
+- decode: logits and log-probabilities 2 * 4 * rows * V in the decoder's arena (and 4 * rows * V for a caller who wants
+  logits; a search does not), self-attention's KV (sizes.py), and the rest of that arena, small but for the prompt of a
+  large batch. Reordering beams copies the rows
   that move, of one tensor at a time: at most 1 / (2 L) of self-attention's KV.
 """
 
