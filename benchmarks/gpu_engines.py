@@ -7,6 +7,7 @@ and clips.json), whisper/ (openai-whisper, if it is to be measured).
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import shutil
 from dataclasses import fields, replace
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from whisper_factory import backends
 from whisper_factory.backends.onnxruntime_cuda import machine
-from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, Profile
+from whisper_factory.engine_spec import EngineSpec, KVCache, KVMode, Precision, Profile
 from whisper_factory.steps import convert
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.dimensions import SAMPLE_RATE, Dimensions
@@ -38,18 +39,17 @@ def profile(name: str, **changes: Any) -> Profile:
     return replace(Profile(**{entry.name: read[entry.name] for entry in fields(Profile)}), **changes)
 
 
-def declared(model: str, precision: str, shape: Profile, provider: str) -> EngineSpec:
-    """The engine of a composition, its KV cache contiguous."""
+def declared(model: str, precision: str, shape: Profile, provider: str, mode: KVMode = "contiguous") -> EngineSpec:
+    """The engine of a composition."""
     read = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text(encoding="utf-8"))
     return EngineSpec(model, backends.PROVIDERS[provider], Dimensions(**read["dimensions"]), PRECISIONS[precision],
-                      shape, KVCache("contiguous", 64))
+                      shape, KVCache(mode, 64))
 
 
 def built(payload: Path, work: Path, spec: EngineSpec) -> Path:
     """Its engine directory, made now if it was not before."""
-    shape = spec.profile
-    name = f"{spec.model}-{spec.precision.name}-{shape.name}-b{shape.max_batch_size}x{shape.max_beam_width}"
-    target = work / f"{name}-{spec.backend}"
+    told = hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode()).hexdigest()[:12]  # all that shapes it
+    target = work / f"{spec.model}-{spec.precision.name}-{spec.profile.name}-{spec.kv_cache.mode}-{told}"
     if not (target / "engine.json").exists():
         checkpoint = work / f"checkpoint-{spec.model}-{spec.precision.name}"
         source = payload / "sources" / spec.model

@@ -18,6 +18,7 @@ import numpy as np
 from gpu_worker import directory
 
 from whisper_factory.backends.cuda.cudart import DEVICE_TO_DEVICE, Cuda
+from whisper_factory.backends.cuda.paged import on_gpu
 from whisper_factory.backends.onnxruntime_cuda import machine
 from whisper_factory.backends.onnxruntime_cuda.footprint import token_bytes, weights
 from whisper_factory.backends.onnxruntime_cuda.runtime import OnnxExecutor
@@ -50,7 +51,8 @@ def opened(job: Job) -> tuple[CudaEngine, Cuda]:
     place = directory(job)
     machine.preload()
     cuda = Cuda()
-    engine = CudaEngine(EngineSpec.load(place), cuda, OnnxExecutor(place, cuda.stream, graphs=job["graphs"]))
+    spec = EngineSpec.load(place)
+    engine = CudaEngine(spec, cuda, OnnxExecutor(place, cuda.stream, graphs=job["graphs"]), on_gpu(spec, cuda))
     engine.warm_up()
     return engine, cuda
 

@@ -21,7 +21,7 @@ from gpu_worker import LONGEST
 
 Job = dict[str, Any]
 Hear = Callable[[Sequence[Any]], list[str]]
-NEW_TOKENS = 128
+NEW_TOKENS = 224  # at the most: as many as ours, and as openai-whisper
 
 
 def openai_model(job: Job) -> Any:

@@ -28,12 +28,14 @@ def integers() -> Iterator[Task]:
 
 
 def memory() -> Iterator[Task]:
-    """What the card's driver counts, beside the plan."""
+    """What the card's driver counts, beside the plan, with both kinds of KV cache."""
     for model in MODELS:
         for precision in PRECISIONS if model == "tiny.en" else ("int8",):
             for profile in ("duplex_lowmem", "interactive", "batch"):
-                job = {"model": model, "precision": precision, "provider": "cuda", "profile": profile}
-                yield Task("gpu_worker", "memory", f"memory/{model}/{precision}/{profile}", job, 120)
+                for mode in ("contiguous", "paged"):
+                    job = {"model": model, "precision": precision, "provider": "cuda", "profile": profile,
+                           "kv_cache": mode}
+                    yield Task("gpu_worker", "memory", f"memory/{model}/{precision}/{profile}/{mode}", job, 120)
 
 
 def command() -> Iterator[Task]:

@@ -122,12 +122,13 @@ def memory(found: Found) -> Rows:
     for name, one in found.items():
         if not name.startswith("memory/") or "peak" not in one:
             continue
-        _, model, precision, shape = name.split("/")
-        spec = gpu_engines.declared(model, precision, gpu_engines.profile(shape), "cuda")
+        _, model, precision, shape, mode, *_ = [*name.split("/"), "contiguous"]  # the first runs had no other
+        spec = gpu_engines.declared(model, precision, gpu_engines.profile(shape), "cuda",
+                                    "paged" if mode == "paged" else "contiguous")
         parts = backends.get(spec.backend).footprint(spec)
         load, peak = sum(part.load for part in parts), sum(part.peak for part in parts)
         off = peak - one["peak"]
-        rows.append([f"{model} {precision} {shape}", f"{one['loaded'] / MB:.0f}", f"{load / MB:.0f}",
+        rows.append([f"{model} {precision} {shape} {mode}", f"{one['loaded'] / MB:.0f}", f"{load / MB:.0f}",
                      f"{one['peak'] / MB:.0f}", f"{peak / MB:.0f}",
                      f"{round(off / MB):+d} MB ({round(100 * off / one['peak'], 1) + 0.0:+.1f} %)"])
     return rows

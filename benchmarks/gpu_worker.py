@@ -1,6 +1,7 @@
 """For gpu.py: one measurement of our engines in a process of its own, `python gpu_worker.py KIND JOB.json OUT.json`.
 
-JOB: payload, work, model, precision, profile, changes (fields of the profile), provider, and what the kind reads.
+JOB: payload, work, model, precision, profile, changes (fields of the profile), provider, kv_cache (contiguous, if it is
+not said), and what the kind reads.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ LONGEST = 7.0  # seconds, of clips whose latency is measured
 def directory(job: Job) -> Path:
     """The engine of a job."""
     shape = gpu_engines.profile(job["profile"], **job.get("changes", {}))
-    spec = gpu_engines.declared(job["model"], job["precision"], shape, job["provider"])
+    spec = gpu_engines.declared(job["model"], job["precision"], shape, job["provider"],
+                                job.get("kv_cache", "contiguous"))
     return gpu_engines.built(Path(job["payload"]), Path(job["work"]), spec)
 
 
@@ -86,6 +88,33 @@ def throughput(job: Job) -> dict[str, Any]:
             "encoder_s": sum(one.timings.encoder for one in found), "texts": [one.text for one in found]}
 
 
+def watched(engine: Any) -> list[int]:
+    """What the card has in use whenever the caches have taken what they need, and what comes and goes is there."""
+    found, hold = [0], engine.caches.hold
+
+    def watch(*wanted: int) -> None:
+        hold(*wanted)
+        found.append(gpu_engines.used())
+
+    engine.caches.hold = watch
+    return found
+
+
+def worst(transcriber: Transcriber, job: Job) -> None:
+    """Clips of every length, alone and as many as there may be at once, and beams; the longest once more, when all that
+    is kept has been taken."""
+    spec = transcriber.spec
+    rng, beams = np.random.default_rng(0), spec.profile.max_beam_width
+    audio = [rng.standard_normal(spec.profile.max_input_len * 160).astype(np.float32) * 0.05
+             for _ in range(spec.profile.max_batch_size)]
+    for count in sorted({1, len(audio)}):
+        for frames in range(STEP_FRAMES, spec.profile.max_input_len + STEP_FRAMES, STEP_FRAMES):  # every length
+            if spec.profile.padding_strategy != "max" or frames > spec.profile.max_input_len - STEP_FRAMES:
+                transcriber.transcribe([one[: frames * 160] for one in audio[:count]], options(job))
+    for _ in range(2):
+        transcriber.transcribe(audio, options(job, num_beams=beams))
+
+
 def memory(job: Job) -> dict[str, Any]:
     """What the driver counts for this process when the engine is loaded, and at the highest that a full load brings."""
     before = gpu_engines.used()
@@ -97,19 +126,14 @@ def memory(job: Job) -> dict[str, Any]:
     transcriber = Transcriber.load(built)
     loaded = gpu_engines.used() - before
     spec = transcriber.spec
-    rng, beams = np.random.default_rng(0), spec.profile.max_beam_width
-    audio = [rng.standard_normal(spec.profile.max_input_len * 160).astype(np.float32) * 0.05
-             for _ in range(spec.profile.max_batch_size)]
-    for count in sorted({1, len(audio)}):
-        for frames in range(STEP_FRAMES, spec.profile.max_input_len + STEP_FRAMES, STEP_FRAMES):  # every length
-            if spec.profile.padding_strategy != "max" or frames > spec.profile.max_input_len - STEP_FRAMES:
-                transcriber.transcribe([one[: frames * 160] for one in audio[:count]], options(job))
-    transcriber.transcribe(audio, options(job, num_beams=beams))
+    highest = watched(transcriber.engine)
+    worst(transcriber, job)
     from whisper_factory import backends
 
-    parts = backends.get(spec.backend).footprint(spec)
-    return {"context": context, "loaded": loaded, "peak": gpu_engines.used() - before,
-            "graphs": sum(bound.captured for bound in transcriber.engine._bound.values()),
+    parts, engine = backends.get(spec.backend).footprint(spec), transcriber.engine
+    idle = gpu_engines.used()
+    return {"context": context, "loaded": loaded, "peak": max(idle, *highest) - before, "idle": idle - before,
+            "graphs": sum(bound.captured for bound in (*engine._bound.values(), *engine.hearing.bound.values())),
             "plan": {part.name: [part.load, part.peak] for part in parts},
             "plan_load": sum(part.load for part in parts), "plan_peak": sum(part.peak for part in parts)}
 

@@ -9,10 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from whisper_factory.interruptions import held_back
 
 LAST_LINES = 5
 SAMPLE_SECONDS = 0.1  # between looks at the program's memory
@@ -61,24 +63,25 @@ def run(words: Sequence[str], log: Path, say: Callable[[str], None] = lambda lin
     last: deque[str] = deque(maxlen=LAST_LINES)
     out_of_memory = False
     started = time.monotonic()
-    with log.open("w", encoding="utf-8") as kept:
+    with log.open("w", encoding="utf-8") as kept, ExitStack() as watching:
         try:
-            child = subprocess.Popen(words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                     stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
-                                     start_new_session=True)  # so that its children can be ended with it
+            with held_back():
+                child = subprocess.Popen(words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                         stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+                                         start_new_session=True)  # so that its children can be ended with it
+                watch = watching.enter_context(_Watch(child))
         except OSError as error:
             kept.write(f"{words[0]}: {error.strerror}\n")
             return Finished("missing", None, 0.0, 0, [f"{words[0]}: {error.strerror}"])
-        with _Watch(child) as watch:
-            assert child.stdout is not None
-            for line in child.stdout:
-                kept.write(line)
-                kept.flush()
-                if line.strip():
-                    last.append(line.strip())
-                    say(line.rstrip())
-                out_of_memory = out_of_memory or any(hint in line.lower() for hint in hints)
-            code = child.wait()
+        assert child.stdout is not None
+        for line in child.stdout:
+            kept.write(line)
+            kept.flush()
+            if line.strip():
+                last.append(line.strip())
+                say(line.rstrip())
+            out_of_memory = out_of_memory or any(hint in line.lower() for hint in hints)
+        code = child.wait()
     return Finished(_trouble(code, out_of_memory), code, round(time.monotonic() - started, 3), watch.peak, list(last))
 
 

@@ -102,7 +102,7 @@ def test_what_the_end_of_a_run_cuts_off_is_not_held_against_it(tmp_path: Path, r
 
 def test_every_measurement_has_a_name_of_its_own() -> None:
     names = [one.name for point in gpu_points.POINTS.values() for one in point()]
-    assert len(set(names)) == len(names) == 108
+    assert len(set(names)) == len(names) == 120
     assert {name.partition("/")[0] for name in names} == set(gpu_points.POINTS)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from whisper_factory import clips
 
-CHOSEN = ["model=debug", "precision=int8", "profile=duplex_lowmem", "kv_cache=contiguous"]
+CHOSEN = ["model=debug", "precision=int8", "profile=duplex_lowmem", "kv_cache=paged"]
 
 
 # A GPU whose memory is the host's: every Python that starts with this on its path has one.
@@ -43,7 +43,7 @@ def test_plan_build_validate_and_nothing_left_to_do(tmp_path: Path, monkeypatch:
     root = str(Path(gpu_command.__file__).parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), root, os.environ.get("PYTHONPATH", "")]))
     found = gpu_command.command(job(tmp_path, "backend.provider=cuda", "validation=quick", *one_clip))
-    assert found["engine"] == "debug-int8-duplex_lowmem-contiguous-onnxruntime_cuda"
+    assert found["engine"] == "debug-int8-duplex_lowmem-paged-onnxruntime_cuda"
     assert [one["name"] for one in found["commands"]] == ["plan", "run", "run again", "hear"]
     assert found["heard"]
     assert "a GPU" in found["commands"][0]["said"]
@@ -53,8 +53,8 @@ def test_plan_build_validate_and_nothing_left_to_do(tmp_path: Path, monkeypatch:
 
 
 def test_a_command_that_is_refused_says_why(tmp_path: Path) -> None:
-    with pytest.raises(gpu_command.CommandFailed, match=r"(?s)^plan \(.*exit code 2.*kv_cache=contiguous"):
-        gpu_command.command(job(tmp_path, "backend.provider=cuda", "kv_cache=paged"))
+    with pytest.raises(gpu_command.CommandFailed, match=r"(?s)^plan \(.*exit code 2.*computes in float16"):
+        gpu_command.command(job(tmp_path, "backend.provider=cuda", "precision=float32"))
 
 
 def test_weights_come_from_the_payload(tmp_path: Path) -> None:

@@ -49,10 +49,14 @@ def test_a_steps_share_of_the_bandwidth() -> None:
 
 
 def test_memory_is_held_against_the_plan_as_it_is() -> None:
-    found = {"memory/tiny.en/int8/duplex_lowmem": {"loaded": 900e6, "peak": 950e6}, "memory/base/int8/batch": {}}
+    name = "memory/tiny.en/int8/duplex_lowmem"
+    found = {f"{name}/paged": {"loaded": 900e6, "peak": 950e6}, "memory/base/int8/batch/paged": {}}
     (row,) = gpu_report.memory(found)[1:]
-    assert row[0] == "tiny.en int8 duplex_lowmem"
+    assert row[0] == "tiny.en int8 duplex_lowmem paged"
     assert (row[1], row[3]) == ("900", "950")
+    (other,) = gpu_report.memory({name: found[f"{name}/paged"]})[1:]  # as the first runs called it
+    assert other[0] == "tiny.en int8 duplex_lowmem contiguous"
+    assert int(other[2]) > int(row[2])  # a paged cache has nothing when the engine is loaded
     assert row[5].startswith(f"{int(row[4]) - 950:+d} MB (")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +54,20 @@ def test_windows_run_in_full_batches() -> None:
     assert batches(about) == [(3, 3000), (3, 3000), (1, 3000)]
     assert [transcript.seconds for transcript in found] == [2.0 + 3 * seed for seed in range(7)]
     assert len({tuple(transcript.tokens) for transcript in found}) > 1
+
+
+def test_memory_stays_at_hand_from_batch_to_batch_of_one_request() -> None:
+    about, said = transcriber(max_batch_size=3), []
+
+    @contextmanager
+    def keeping() -> Iterator[None]:
+        said.append(("begins", len(batches(about))))
+        yield
+        said.append(("ends", len(batches(about))))
+
+    about.engine.keeping = keeping  # type: ignore[union-attr]
+    about.transcribe([noise(2, seed) for seed in range(4)], SHORT)
+    assert said == [("begins", 0), ("ends", 2)]
 
 
 def test_a_smaller_batch_is_a_wish_to_follow() -> None:

@@ -13,6 +13,7 @@ from whisper_factory.progress import Progress, silent
 
 if TYPE_CHECKING:  # planning must not pay for importing numpy
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from numpy.typing import NDArray
@@ -109,6 +110,26 @@ class ListeningEngine(Protocol):
 
     def listen(self, audio: Sequence[NDArray[np.float32]], frames: int) -> Utterance:
         """As `encode`, of audio [samples] at 16 kHz each, in log-mel windows of `frames` frames or a few more."""
+
+
+@runtime_checkable
+class KeepingEngine(Protocol):
+    """An engine that gives memory back with every batch, and is slower for it."""
+
+    def keeping(self) -> AbstractContextManager[None]:
+        """While this lasts, memory stays at hand for the next batch; at its end what is not used goes back."""
+
+
+@runtime_checkable
+class StreamingEngine(Protocol):
+    """An engine whose windows need not end together: when some have, others take their places."""
+
+    def stream(self, audio: Sequence[NDArray[np.float32]], frames: int, rows: int) -> Utterance:
+        """As `ListeningEngine.listen`, of more windows than the `rows` that are decoded at once.
+
+        Returns:
+            A `GreedyUtterance` of all of them, which offers nothing else.
+        """
 
 
 @runtime_checkable

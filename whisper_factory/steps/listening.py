@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.interruptions import held_back
 from whisper_factory.progress import Progress, silent
 from whisper_factory.threads import physical_cores
 
@@ -144,8 +145,9 @@ def follow(commands: Sequence[list[str]], done: re.Pattern[str], progress: Progr
         try:
             try:
                 for command in commands:
-                    children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
-                                                     env=environment))
+                    with held_back():
+                        children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing,
+                                                         stderr=writing, env=environment))
             finally:
                 os.close(writing)
             for line in said:

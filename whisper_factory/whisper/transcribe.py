@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory import backends
-from whisper_factory.backends import Engine, GeneratingEngine, ListeningEngine, Utterance
+from whisper_factory.backends import (
+    Engine,
+    GeneratingEngine,
+    KeepingEngine,
+    ListeningEngine,
+    StreamingEngine,
+    Utterance,
+)
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
 from whisper_factory.threads import mapping
-from whisper_factory.whisper import generating, windows
+from whisper_factory.whisper import batching, generating, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
 from whisper_factory.whisper.languages import resolve_language
@@ -125,12 +133,14 @@ class Transcriber:
         named = options.language if sizes.is_multilingual else None
         language = resolve_language(named, sizes.num_languages) if named else None
         jobs = [self._jobs(index, audio, strategy, language) for index, audio in enumerate(clips)]
-        telling = 1 if sizes.is_multilingual and language is None else 0  # the first window tells a clip's language
-        self._run([job for own in jobs for job in own[:telling]], options)
-        for own in jobs:
-            for job in own[telling:]:
-                job.language = own[0].language
-        self._run([job for own in jobs for job in own[telling:]], options)
+        first, later = [own[0] for own in jobs], [job for own in jobs for job in own[1:]]
+        if not self._language_wanted(first):
+            first, later = [*first, *later], []  # there is nothing to wait for
+        with self.engine.keeping() if isinstance(self.engine, KeepingEngine) else nullcontext():
+            self._run(first, options)  # the first window tells a clip's language
+            for job in later:
+                job.language = jobs[job.clip][0].language
+            self._run(later, options)
         return [self._transcript(audio, own) for audio, own in zip(clips, jobs, strict=True)]
 
     def _jobs(
@@ -141,16 +151,26 @@ class Transcriber:
                 for window in windows.split(audio, strategy, self.spec)]
 
     def _run(self, jobs: list[_Job], options: Options) -> None:
-        size, even = options.batch_size or self.spec.profile.max_batch_size, not self.spec.kv_cache.max_pages
-        for batch in _batches(jobs, size, even):
-            self._run_batch(batch, options)
+        size = options.batch_size or self.spec.profile.max_batch_size
+        batches = batching.batches(jobs, size, even=not self.spec.kv_cache.max_pages)
+        for batch in batching.streams(batches) if self._streams(jobs, options) else batches:
+            self._run_batch(batch, size, options)
 
-    def _run_batch(self, jobs: list[_Job], options: Options) -> None:
-        frames = max(job.frames for job in jobs)
+    def _streams(self, jobs: list[_Job], options: Options) -> bool:
+        """Whether more windows than a batch has can be given to the engine at once."""
+        return (isinstance(self.engine, StreamingEngine) and options.num_beams == 1
+                and not self.spec.kv_cache.max_pages and not self._language_wanted(jobs))
+
+    def _run_batch(self, jobs: list[_Job], size: int, options: Options) -> None:
+        """Of windows that are decoded together: `size` at once, if there are more."""
+        frames = batching.frames_of(jobs)
         marks = [time.perf_counter()]
         if isinstance(self.engine, ListeningEngine):
             marks.append(marks[0])
-            utterance = self.engine.listen([job.audio for job in jobs], frames)
+            audio = [job.audio for job in jobs]
+            utterance = (self.engine.stream(audio, frames, size)
+                         if len(jobs) > size and isinstance(self.engine, StreamingEngine)
+                         else self.engine.listen(audio, frames))
             self._decode(utterance, jobs, options, marks)
         else:
             with mapping(min(self.engine.threads, len(jobs))) as mapped:
@@ -212,18 +232,6 @@ class Transcriber:
             seconds=seconds,
             timings=Timings(*np.sum([job.seconds for job in jobs], axis=0).tolist()),
         )
-
-
-def _batches(jobs: list[_Job], size: int, even: bool) -> Iterator[list[_Job]]:
-    """Windows in batches: neighbours in length together, so that few frames are padding.
-
-    Args:
-        even: sort by the audio's length too: those of a batch then end after about as many tokens (half an hour of
-            speech in eights: 11 % fewer steps). A pool of pages is better shared by windows of which some end early.
-    """
-    ordered = sorted(jobs, key=lambda job: (job.frames, len(job.audio) if even else 0))
-    for start in range(0, len(ordered), size):
-        yield ordered[start:start + size]
 
 
 def _guesses(jobs: list[_Job]) -> list[str]:

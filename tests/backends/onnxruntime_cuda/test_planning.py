@@ -58,22 +58,38 @@ def test_the_plan_names_the_gpu_whose_memory_it_is(card: Callable[[Gpu | None], 
     assert "\n  NVIDIA H100: 85.00 GB, 0 MB of it reserved, " in printed
 
 
-def test_a_profiles_paged_cache_gives_way_and_one_that_was_asked_for_is_refused(
-        card: Callable[[Gpu | None], None]) -> None:
+@pytest.mark.parametrize("asked", [(), ("kv_cache=contiguous",)])
+def test_both_kinds_of_cache_are_to_be_had(card: Callable[[Gpu | None], None], asked: tuple[str, ...]) -> None:
     card(CARD)
-    wanted = composition("profile=duplex_lowmem", "backend.provider=cuda")
-    notes = schema.settle(wanted)
-    assert wanted.kv_cache.mode == "contiguous"
-    assert notes[0] == ("kv_cache=paged, which the profile chose, is not to be had from onnxruntime_cuda: contiguous "
-                        "is taken")
-    assert notes[1] == "runs on NVIDIA H100 (85000 MB, 84000 free), float16"
-    with pytest.raises(UserError, match=r"kv_cache=paged: backend\.provider=cuda binds its cache once"):
-        schema.settle(composition("kv_cache=paged", "backend.provider=cuda"), {"kv_cache"})
+    wanted = composition("profile=duplex_lowmem", "backend.provider=cuda", *asked)
+    assert schema.settle(wanted) == ["runs on NVIDIA H100 (85000 MB, 84000 free), float16"]
+    assert wanted.kv_cache.mode == ("contiguous" if asked else "paged")
+    parts = {part.name: part.load for part in memory.estimate(wanted.engine_spec()).parts}
+    assert (parts[memory.SELF_KV] > 0) == (parts[memory.CROSS_KV] > 0) == bool(asked)
+
+
+def test_a_paged_caches_plan_follows_the_turn_and_the_pool() -> None:
+    """In whole granules of 2 MB: base, eight windows, four beams."""
+    batch = ("profile=batch", "model=base", "backend.provider=cuda", "kv_cache=paged", "profile.padding_strategy=nopad")
+
+    def peaks(*more: str, turn: int | None = None) -> list[int]:
+        spec = composition(*batch, *more).engine_spec()
+        parts = memory.at_turns(spec, turn) if turn else memory.estimate(spec).parts
+        return [part.peak // (2 << 20) for part in parts if part.name in (memory.SELF_KV, memory.CROSS_KV)]
+
+    assert peaks() == [48, 84]  # 1549 positions: just over six granules a tensor
+    assert peaks("profile.padding_strategy=max") == [48, 72]
+    assert peaks(turn=1000) == [48, 36]
+    assert peaks("kv_cache.max_pages=32") == peaks("profile.max_beam_width=1") == [11, 84]  # eight rows
 
 
 @pytest.mark.parametrize(("spec", "said"), [
     (declared("float32"), "has no precision 'float32' of 0 bits over float32: the GPU computes in float16"),
     (replace(declared(), kv_cache=KVCache("contiguous", 64, 3)), "max_pages=3 goes with kv_cache=paged"),
+    (replace(declared(), kv_cache=KVCache("paged", 0)), "tokens_per_page=0 is not a page; choices: 1 or more"),
+    (replace(declared(), kv_cache=KVCache("paged", 8, 11)), r"max_pages=11 cannot hold a sequence of each window, .* "
+                                                            r"choices: 12 or more \(36 are enough for everything\)"),
+    (replace(declared(), kv_cache=KVCache("pagde", 64)), "no KV cache 'pagde'; did you mean 'paged'"),  # type: ignore[arg-type]
 ])
 def test_what_cannot_be_built_is_refused(spec: object, said: str) -> None:
     with pytest.raises(UserError, match=said):
@@ -115,13 +131,30 @@ MEASURED = {
 }
 
 
-@pytest.mark.parametrize("case", MEASURED)
-def test_the_memory_plan_is_what_was_measured(case: tuple[str, str, str]) -> None:
-    model, precision, profile = case
-    wanted = composition(f"profile={profile}", f"model={model}", f"precision={precision}", "kv_cache=contiguous",
+PAGED = {
+    ("tiny.en", "float16", "duplex_lowmem"): (915, 924), ("tiny.en", "float16", "interactive"): (934, 976),
+    ("tiny.en", "float16", "batch"): (1316, 1450), ("tiny.en", "int8", "duplex_lowmem"): (901, 909),
+    ("tiny.en", "int8", "interactive"): (915, 959), ("base", "int8", "duplex_lowmem"): (947, 959),
+    ("base", "int8", "interactive"): (961, 1014), ("base", "int8", "batch"): (1368, 1624),
+}
+CASES = [(*case, mode) for mode, measured in (("contiguous", MEASURED), ("paged", PAGED)) for case in measured]
+
+
+@pytest.mark.parametrize(("model", "precision", "profile", "mode"), CASES)
+def test_the_memory_plan_is_what_was_measured(model: str, precision: str, profile: str, mode: str) -> None:
+    wanted = composition(f"profile={profile}", f"model={model}", f"precision={precision}", f"kv_cache={mode}",
                          "backend.provider=cuda")
     found = memory.estimate(wanted.engine_spec())
-    for planned, measured in zip((found.load, found.peak), MEASURED[case], strict=True):
+    counted = (PAGED if mode == "paged" else MEASURED)[model, precision, profile]
+    for planned, measured in zip((found.load, found.peak), counted, strict=True):
         context = 552  # of CUDA
         allowed = max(32, 0.05 * (measured - context))
         assert abs(planned / 1e6 - measured) <= allowed
+
+
+def test_the_memory_of_a_large_batch_is_what_was_measured() -> None:
+    wanted = composition("profile=batch", "model=tiny.en", "precision=float16", "kv_cache=contiguous",
+                         "backend.provider=cuda", "profile.max_batch_size=32", "profile.max_beam_width=1")
+    found = memory.estimate(wanted.engine_spec())
+    assert abs(found.load / 1e6 - 1683) <= 32
+    assert abs(found.peak / 1e6 - 1683) <= 32

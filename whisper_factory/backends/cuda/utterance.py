@@ -1,4 +1,4 @@
-"""What is being decoded against caches that are taken whole: the rows there are, and the windows that they are of."""
+"""What is being decoded against caches that are bound once: the rows there are, and the windows that they are of."""
 
 from __future__ import annotations
 

@@ -45,11 +45,17 @@ def check_bound_once(spec: EngineSpec, why: str) -> None:
     Args:
         why: such a cache is the only one, and what to do, in an error.
     """
-    profile, cache = spec.profile, spec.kv_cache
+    cache = spec.kv_cache
     if cache.mode != "contiguous":
         raise UserError(f"kv_cache={cache.mode}: {why}")
     if cache.max_pages:
         raise UserError(f"kv_cache.max_pages={cache.max_pages} goes with kv_cache=paged; leave it out")
+    check_counts(spec)
+
+
+def check_counts(spec: EngineSpec) -> None:
+    """Raise UserError for a profile without room."""
+    profile = spec.profile
     if min(profile.max_batch_size, profile.max_beam_width, profile.max_new_tokens) < 1:
         raise UserError("profile.max_batch_size, max_beam_width and max_new_tokens must each be 1 or more")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "check", "check_device", "checkpoint_precision",
            "device_memory", "footprint", "kv_modes", "load", "notes", "settle", "tools"]
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("numpy", "onnxruntime")
 COMPUTED = {"end_anchor.bin": "<f2"}
 UNPROMISED: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ def load(engine: Path, threads: int | None = None) -> CudaEngine:
 
     Raises:
         UserError: not an engine of this backend, a file of it is missing or damaged, or the GPU's memory is full.
-        EnvironmentFault: there is no GPU, or no ONNX Runtime that can use it.
+        EnvironmentFault: there is no GPU, or no ONNX Runtime that can use it; a paged cache, and no driver for it.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads={threads} is not a thread count; choices: 1 or more")
@@ -93,10 +93,11 @@ def load(engine: Path, threads: int | None = None) -> CudaEngine:
                                f"backend.provider=cpu")
     machine.check_runtime(found)
     from whisper_factory.backends.cuda.cudart import Cuda
+    from whisper_factory.backends.cuda.paged import on_gpu
     from whisper_factory.backends.onnxruntime_cuda.runtime import OnnxExecutor
     from whisper_factory.backends.onnxruntime_cuda.session import CudaEngine
 
     device = Cuda()
-    loaded = CudaEngine(spec, device, OnnxExecutor(engine, device.stream))
+    loaded = CudaEngine(spec, device, OnnxExecutor(engine, device.stream), on_gpu(spec, device))
     loaded.warm_up()
     return loaded

@@ -30,7 +30,7 @@ class Stepping(Protocol):
         """Row i continues from the past of former row rows[i]."""
 
 
-class _Answers:
+class Answers:
     """What was chosen for each window."""
 
     def __init__(self, eot: int, limits: Sequence[int]) -> None:
@@ -60,7 +60,7 @@ def search(utterance: Stepping, slots: Sequence[Slot], chosen: Tensor, prompts: 
         chosen: where the device leaves tokens, int64, and behind those of all rows there can be, float32
             log-probabilities.
     """
-    answers, windows = _Answers(eot, limits), list(range(len(prompts)))
+    answers, windows = Answers(eot, limits), list(range(len(prompts)))
     utterance.feed(prompts)
     slots[0].fetch(chosen.address)
     steps = 1  # set going
@@ -83,12 +83,16 @@ def search(utterance: Stepping, slots: Sequence[Slot], chosen: Tensor, prompts: 
     return list(zip(answers.tokens, answers.sums, strict=True))
 
 
-def _hear(slot: Slot, answers: _Answers, windows: Sequence[int]) -> None:
+def _hear(slot: Slot, answers: Answers, windows: Sequence[int]) -> None:
+    tokens, logprobs = heard(slot)
+    answers.add(windows, tokens[: len(windows)], logprobs[: len(windows)])
+
+
+def heard(slot: Slot) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """What was chosen for all rows there can be, and its log-probabilities, once it is here."""
     slot.wait()
     most = slot.array.nbytes // 12
-    tokens = slot.array[: 8 * most].view(np.int64)[: len(windows)]
-    logprobs = slot.array[8 * most :].view(np.float32)[: len(windows)]
-    answers.add(windows, tokens, logprobs)
+    return slot.array[: 8 * most].view(np.int64), slot.array[8 * most :].view(np.float32)
 
 
 def rows_to_keep(over: Sequence[bool]) -> list[int] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from whisper_factory.backends.onnx_graph.limits import check_bound_once, check_dimensions, check_precision
-from whisper_factory.engine_spec import EngineSpec, KVMode
+from whisper_factory.backends.cuda.layout import least_pages, most_pages
+from whisper_factory.backends.onnx_graph.limits import check_counts, check_dimensions, check_precision
+from whisper_factory.engine_spec import KV_MODES, EngineSpec, KVMode
 from whisper_factory.errors import UserError, choices
 
 PRECISIONS = ("float16", "int8", "int4", "int4_g128", "int4_g32", "int4_auto")
@@ -14,8 +15,8 @@ STEP_FRAMES = 32  # windows of audio are a multiple of it: so there are few leng
 
 
 def kv_modes(spec: EngineSpec) -> tuple[KVMode, ...]:
-    """One: the cache is bound once, at its capacity."""
-    return ("contiguous",)
+    """Both."""
+    return KV_MODES
 
 
 def check(spec: EngineSpec) -> None:
@@ -25,6 +26,20 @@ def check(spec: EngineSpec) -> None:
     if precision.dtype != "float16":
         raise UserError(f"{ASKED} has no precision '{precision.name}' of {precision.bits} bits over "
                         f"{precision.dtype}: the GPU computes in float16; {choices(precision.name, PRECISIONS)}")
-    check_bound_once(spec, f"{ASKED} binds its cache once, at its capacity, so that steps follow each other without "
-                           f"the host; use kv_cache=contiguous, or backend.provider=cpu")
+    _check_cache(spec)
+    check_counts(spec)
     check_dimensions(spec)
+
+
+def _check_cache(spec: EngineSpec) -> None:
+    cache = spec.kv_cache
+    if cache.mode not in KV_MODES:
+        raise UserError(f"{ASKED} has no KV cache '{cache.mode}'; {choices(cache.mode, KV_MODES)}")
+    if cache.mode == "contiguous" and cache.max_pages:
+        raise UserError(f"kv_cache.max_pages={cache.max_pages} goes with kv_cache=paged; leave it out")
+    if cache.mode == "paged" and cache.tokens_per_page < 1:
+        raise UserError(f"kv_cache.tokens_per_page={cache.tokens_per_page} is not a page; choices: 1 or more")
+    if cache.max_pages and cache.max_pages < least_pages(spec):
+        raise UserError(f"kv_cache.max_pages={cache.max_pages} cannot hold a sequence of each window, or one window's "
+                        f"beams ({ASKED} gives each the pages of its longest at once); choices: {least_pages(spec)} or "
+                        f"more ({most_pages(spec)} are enough for everything), or null for enough")

@@ -30,7 +30,7 @@ ITS_OWN, QUIET = 2, 4  # of what ONNX Runtime prints: its default, and nothing
 
 
 class _Bound:
-    """A binding, and how it is run. See `session.Bound`."""
+    """A binding, and how it is run. See `stages.Bound`."""
 
     def __init__(self, session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, graph: int | None,
                  given: Mapping[str, NDArray[Any]]) -> None:
@@ -48,7 +48,7 @@ class _Bound:
             self._options.add_run_config_entry("gpu_graph_id", str(graph))
 
     def run(self) -> None:
-        """See `session.Bound`."""
+        """See `stages.Bound`."""
         try:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # its exceptions have no common base of their own
@@ -61,7 +61,7 @@ class _Bound:
 
 
 class OnnxExecutor:
-    """The graphs of a directory, on a GPU or over the host's memory. See `session.Executor`."""
+    """The graphs of a directory, on a GPU or over the host's memory. See `stages.Executor`."""
 
     def __init__(self, directory: Path, stream: int | None, threads: int = 1, graphs: bool = True) -> None:
         """
@@ -86,7 +86,7 @@ class OnnxExecutor:
 
     def bind(self, stage: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor],
              given: Mapping[str, NDArray[Any]], repeats: bool = False) -> _Bound:
-        """See `session.Executor`."""
+        """See `stages.Executor`."""
         session, place = self.sessions[stage], self._place
         binding = session.io_binding()
         for name, tensor in inputs.items():

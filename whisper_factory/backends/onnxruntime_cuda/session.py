@@ -1,8 +1,9 @@
 """Running an engine: audio to log-mel, to encoder states, to tokens, all in the memory of one device.
 
-Buffers and caches are taken when the engine loads, and stay where they are, so what a stage reads and writes is bound
-once for every shape. A greedy search of a whole utterance runs ahead of the host by one token: the device writes the
-token that it chose where it reads the next, and the host hears of it while the next is being decoded.
+Buffers and caches have their addresses when the engine loads, and keep them, so what a stage reads and writes is bound
+once for every shape; the memory of a paged cache comes and goes behind them. A greedy search of a whole utterance runs
+ahead of the host by one token: the device writes the token that it chose where it reads the next, and the host hears of
+it while the next is being decoded.
 
 The same code runs two ways: on a GPU (runtime.py), and over the host's memory with the CPU provider, which is how it is
 tested.
@@ -10,8 +11,9 @@ tested.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,74 +21,55 @@ from numpy.typing import NDArray
 from whisper_factory.backends.cuda.device import Device, Tensor
 from whisper_factory.backends.cuda.kvcache import KVCaches
 from whisper_factory.backends.cuda.utterance import ContiguousUtterance
-from whisper_factory.backends.onnxruntime_cuda import logmel
-from whisper_factory.backends.onnxruntime_cuda.files import DECODER, ENCODER, LOG_MEL
-from whisper_factory.backends.onnxruntime_cuda.limits import STEP_FRAMES, TOGETHER
-from whisper_factory.backends.requests import check_mel
+from whisper_factory.backends.onnxruntime_cuda.files import DECODER
+from whisper_factory.backends.onnxruntime_cuda.hearing import Hearing
+from whisper_factory.backends.onnxruntime_cuda.stages import FLOAT, INT32, INT64, Bound, Executor, part
+from whisper_factory.backends.requests import check_mel, windows_of
 from whisper_factory.engine_spec import LONGEST_PROMPT, EngineSpec
-from whisper_factory.whisper.dimensions import WINDOW_FRAMES
-
-FLOAT, INT32, INT64 = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.int64)
-
-
-class Bound(Protocol):
-    """A stage whose inputs and outputs are bound."""
-
-    def run(self) -> None:
-        """Set the device to work on it, after what it was asked before."""
-
-    def rehearse(self) -> None:
-        """Run it as often as it takes to be fast from then on: what its outputs hold after that is anything."""
-
-
-class Executor(Protocol):
-    """What runs stages."""
-
-    def bind(self, stage: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor],
-             given: Mapping[str, NDArray[Any]], repeats: bool = False) -> Bound:
-        """Bind a stage to tensors in the device's memory.
-
-        Args:
-            given: inputs that the host holds, and keeps as they are.
-            repeats: whether it runs often enough to be worth a rehearsal.
-        """
 
 
 class CudaEngine:
     """A loaded engine. One batch at a time: `encode` closes what is left of the one before."""
 
-    def __init__(self, spec: EngineSpec, device: Device, executor: Executor, threads: int = 1) -> None:
+    def __init__(self, spec: EngineSpec, device: Device, executor: Executor, caches: KVCaches, threads: int = 1
+                 ) -> None:
+        """
+        Args:
+            caches: of `spec`, on `device`.
+        """
         self.spec, self.threads = spec, threads
-        self.device, self.executor = device, executor
-        self.caches = KVCaches(spec, device)
-        sizes, batch, rows = spec.dimensions, spec.profile.max_batch_size, spec.max_rows
-        self.audio = self._buffer((batch, logmel.samples(spec.window_frames)), FLOAT)
-        self.mel = self._buffer((batch, sizes.n_mels, spec.window_frames), FLOAT)
+        self.device, self.executor, self.caches = device, executor, caches
+        self.hearing = Hearing(spec, device, executor, self.cross)
+        sizes, rows = spec.dimensions, spec.max_rows
         self.prompt = self._buffer((rows, min(LONGEST_PROMPT, spec.max_tokens)), INT64)
-        self.past, self.count = self._buffer((1,), INT32), self._buffer((1,), INT32)
+        self.past, self.count = self._buffer((rows,), INT32), self._buffer((1,), INT32)
         self.one = self._buffer((1,), INT32)
         self.forbidden = [self._buffer((sizes.n_vocab,), FLOAT) for _ in range(2)]  # of the first token, of later ones
         self.logits = self._buffer((rows, sizes.n_vocab), FLOAT)
         self.chosen = self._buffer((rows * (INT64.itemsize + FLOAT.itemsize),), np.dtype(np.uint8))
         self.slots = [device.slot(self.chosen.shape[0]) for _ in range(2)]
-        self.staging = device.slot(int(np.prod(self.audio.shape)) * FLOAT.itemsize)
         device.upload(self.one.address, np.ones(1, np.int32))
         self._bound: dict[tuple[Any, ...], Bound] = {}
         self._rehearsed: set[tuple[int, int]] = set()
-        self._open: CudaUtterance | None = None
+        self.open: list[CudaUtterance] = []  # those of the last batch, in the order of their windows
         self._forbids: tuple[tuple[int, ...], ...] = ((), ())
 
     def warm_up(self) -> None:
         """Hear silence, as much as the engine takes: so the largest pieces of memory are taken first, which all that
         is smaller then fits into, and kernels are loaded before someone waits."""
-        windows = [np.zeros(0, np.float32)] * self.spec.profile.max_batch_size
-        utterance = self.listen(windows, self.spec.window_frames)
-        prompt = np.zeros((len(windows), min(2, self.spec.max_tokens)), np.int64)
-        utterance.decode(prompt)
-        if self.spec.profile.max_beam_width > 1:
-            utterance.select(np.repeat(np.arange(len(windows)), self.spec.profile.max_beam_width))
-            utterance.decode(np.zeros((self.spec.max_rows, 1), np.int64))
-        utterance.close()
+        windows, beams = [np.zeros(0, np.float32)] * self.spec.profile.max_batch_size, self.spec.profile.max_beam_width
+        with self.caches.warming_up():
+            utterance = self.listen(windows, self.spec.window_frames)
+            most = utterance.room(2, beams)
+            utterance.decode(np.zeros((len(windows), min(2, self.spec.max_tokens)), np.int64))
+            if beams > 1:
+                utterance.select(np.repeat(np.arange(most), beams))
+                utterance.decode(np.zeros((most * beams, 1), np.int64))
+            utterance.close()
+
+    def keeping(self) -> AbstractContextManager[None]:
+        """See `backends.KeepingEngine`."""
+        return self.caches.keeping()
 
     def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
         return Tensor(self.device.allocate(int(np.prod(shape)) * dtype.itemsize), shape, dtype)
@@ -101,8 +84,10 @@ class CudaEngine:
             UserError: more or longer windows than the engine was built for, or another number of mels.
         """
         check_mel(self.spec, mel.shape)
-        self.device.upload(self.mel.address, np.ascontiguousarray(mel, np.float32))
-        return self._encode(mel.shape[0], mel.shape[2])
+        batch, _, frames = mel.shape
+        utterance = self._opened(CudaUtterance(self, batch, self.hearing.positions(frames)), frames)
+        self.hearing.encode(mel)
+        return utterance
 
     def listen(self, audio: Sequence[NDArray[np.float32]], frames: int) -> CudaUtterance:
         """As `encode`, of audio [samples] at 16 kHz whose log-mel the device makes.
@@ -112,49 +97,37 @@ class CudaEngine:
         Args:
             frames: of the log-mel windows, even; what a clip lacks is silence.
         """
-        frames = min(self.spec.window_frames, -(-frames // STEP_FRAMES) * STEP_FRAMES)
-        batch, samples = len(audio), logmel.samples(frames)
+        frames, batch = self.hearing.rounded(frames), len(audio)
         check_mel(self.spec, (batch, self.spec.dimensions.n_mels, frames))
-        # Pinned memory, which is read after this returns: it is filled again when these windows have been decoded.
-        rows = self.staging.array.view(np.float32)[: batch * samples].reshape(batch, samples)
-        for row, clip in zip(rows, audio, strict=True):
-            logmel.fill(row, clip)
-        self.device.upload(self.audio.address, rows)
-        key = (LOG_MEL, batch, frames)
-        if key not in self._bound:
-            mel = self.mel._replace(shape=(batch, self.spec.dimensions.n_mels, frames))
-            self._bound[key] = self.executor.bind(LOG_MEL, {"audio": self.audio._replace(shape=(batch, samples))},
-                                                  {"mel": mel}, {}, repeats=True)
-            self._bound[key].rehearse()
-        self._bound[key].run()
-        return self._encode(batch, frames)
+        utterance = self._opened(CudaUtterance(self, batch, self.hearing.positions(frames)), frames)
+        self.hearing.fill(audio, frames)
+        return utterance
 
-    def _encode(self, batch: int, frames: int) -> CudaUtterance:
-        """Of the log-mel that lies in its buffer: TOGETHER windows at once, which fill a GPU."""
-        if self._open is not None:
-            self._open.close()
-        length = frames // 2 + (self.spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
-        for first in range(0, batch, TOGETHER):
-            self._encoder(first, min(TOGETHER, batch - first), batch, frames, length).run()
-        self._rehearse(batch, length)
-        self._open = CudaUtterance(self, batch, length)
-        return self._open
+    def stream(self, audio: Sequence[NDArray[np.float32]], frames: int, rows: int) -> CudaUtterance:
+        """See `backends.StreamingEngine`."""
+        from whisper_factory.backends.onnxruntime_cuda.stream import CudaStream
 
-    def _encoder(self, first: int, count: int, batch: int, frames: int, length: int) -> Bound:
-        """Of `count` windows of a batch, from the one numbered `first` on."""
-        key = (ENCODER, first, count, batch, frames)
-        if key not in self._bound:
-            mels = self.spec.dimensions.n_mels
-            mel = Tensor(self.mel.address + first * mels * frames * FLOAT.itemsize, (count, mels, frames), FLOAT)
-            cross = {name: _part(tensor, first, count) for name, tensor in self.cross(batch, length).items()}
-            self._bound[key] = self.executor.bind(ENCODER, {"mel": mel}, cross, {}, repeats=True)
-            self._bound[key].rehearse()
-        return self._bound[key]
+        frames = self.hearing.rounded(frames)
+        check_mel(self.spec, (rows, self.spec.dimensions.n_mels, frames))
+        utterance = self._opened(CudaStream(self, audio, rows, frames), frames)
+        self.hearing.fill(audio[:rows], frames)
+        return utterance
 
-    def cross(self, windows: int, length: int) -> dict[str, Tensor]:
-        """Keys and values of cross-attention, [windows, length, state]."""
+    def _opened(self, utterance: CudaUtterance, frames: int) -> CudaUtterance:
+        """The only one from now on, its steps rehearsed."""
+        for left in list(self.open):
+            left.close()
+        length = self.hearing.positions(frames)
+        self.caches.hold(utterance.rows, utterance.rows, length)
+        self.open.append(utterance)
+        self._rehearse(utterance.rows, length)
+        return utterance
+
+    def cross(self, windows: int, length: int, first: int = 0) -> dict[str, Tensor]:
+        """Keys and values of cross-attention, [windows, length, state], of the windows from `first` on."""
         shape = (windows, length, self.spec.dimensions.n_text_state)
-        return {name: tensor._replace(shape=shape) for name, tensor in self.caches.cross(windows, length).items()}
+        return {name: part(tensor._replace(shape=shape), first, windows)
+                for name, tensor in self.caches.cross(windows, length).items()}
 
     def _rehearse(self, batch: int, length: int) -> None:
         """The steps of this many rows, and of the numbers that are left when windows have ended."""
@@ -162,39 +135,42 @@ class CudaEngine:
         while rows:
             if (rows, length) not in self._rehearsed:
                 self._rehearsed.add((rows, length))
-                self.device.upload(self.past.address, np.zeros(1, np.int32))
+                self.device.upload(self.past.address, np.zeros(rows, np.int32))
                 self.step(rows, rows, length).rehearse()
             rows = 1 << (rows - 1).bit_length() - 1 if rows > 1 else 0
 
-    def step(self, rows: int, windows: int, length: int, new: int = 1) -> Bound:
+    def step(self, rows: int, windows: int, length: int, new: int = 1, first: int = 0) -> Bound:
         """The decoder over `new` tokens of each row: several for a prompt, which lies in its buffer; else the ones that
         were chosen last.
 
         Args:
             length: encoder positions.
+            first: of the rows, where each is of a window of its own.
         """
-        key = (DECODER, rows, windows, length, new)
+        key = (DECODER, rows, windows, length, new, first)
         if key not in self._bound:
             prompt = new > 1
-            tokens = (self.prompt if prompt else self.chosen)._replace(shape=(rows, new), dtype=INT64)
-            past = self.caches.past(rows)
-            inputs = {"tokens": tokens, "past": self.past, "new": self.count if prompt else self.one,
-                      "forbidden": self.forbidden[0 if prompt else 1], **self.cross(windows, length), **past}
-            outputs = {"length": self.past, "logits": self.logits._replace(shape=(rows, self.spec.dimensions.n_vocab)),
-                       "next": self.next(rows), "logprob": self.logprob(rows),
+            tokens = self.prompt._replace(shape=(rows, new)) if prompt else self.next(rows, first)
+            past = {name: part(tensor, first, rows) for name, tensor in self.caches.past(rows).items()}
+            inputs = {"tokens": tokens, "past": part(self.past, first, rows),
+                      "new": self.count if prompt else self.one, "forbidden": self.forbidden[0 if prompt else 1],
+                      **self.cross(windows, length, first), **past}
+            outputs = {"length": inputs["past"], "logits": part(self.logits, first, rows),
+                       "next": self.next(rows, first), "logprob": self.logprob(rows, first),
                        **{name.replace("past", "present"): tensor for name, tensor in past.items()}}
             reach = np.array([new if prompt else self.caches.capacity], np.int32)
             self._bound[key] = self.executor.bind(DECODER, inputs, outputs, {"reach": reach},
                                                   repeats=not prompt and rows == windows)
         return self._bound[key]
 
-    def next(self, rows: int) -> Tensor:
+    def next(self, rows: int, first: int = 0) -> Tensor:
         """Where the chosen tokens lie, [rows, 1]; their log-probabilities lie behind those of all rows there can be."""
-        return Tensor(self.chosen.address, (rows, 1), INT64)
+        return part(Tensor(self.chosen.address, (rows, 1), INT64), first, rows)
 
-    def logprob(self, rows: int) -> Tensor:
+    def logprob(self, rows: int, first: int = 0) -> Tensor:
         """Where their log-probabilities lie, [rows, 1]."""
-        return Tensor(self.chosen.address + self.spec.max_rows * INT64.itemsize, (rows, 1), FLOAT)
+        behind = self.chosen.address + self.spec.max_rows * INT64.itemsize
+        return part(Tensor(behind, (rows, 1), FLOAT), first, rows)
 
     def forbid(self, first: Sequence[int], later: Sequence[int]) -> None:
         """Tokens that the device may not choose, as the first of an answer and after it."""
@@ -206,18 +182,78 @@ class CudaEngine:
         self._forbids = (tuple(first), tuple(later))
 
 
-def _part(tensor: Tensor, first: int, count: int) -> Tensor:
-    """Some of a tensor's first axis."""
-    each = int(np.prod(tensor.shape[1:])) * tensor.dtype.itemsize
-    return Tensor(tensor.address + first * each, (count, *tensor.shape[1:]), tensor.dtype)
-
-
 class CudaUtterance(ContiguousUtterance):
-    """Encoded windows being decoded. See `backends.Utterance`."""
+    """Encoded windows being decoded. See `backends.Utterance`.
 
-    def __init__(self, engine: CudaEngine, windows: int, cross: int) -> None:
+    Where a pool has no pages for the beams of all windows, the last ones wait, not yet begun, behind the windows of the
+    others, and move to their place when those have ended.
+    """
+
+    def __init__(self, engine: CudaEngine, windows: int, cross: int, first: int = 0) -> None:
+        """
+        Args:
+            first: windows before these, which are decoded before them.
+        """
         super().__init__(engine.spec, engine.caches, windows, cross)
-        self._engine = engine
+        self._engine, self._first = engine, first
+
+    def room(self, new: int, beams: int) -> int:
+        """How many windows, from the first on, can be decoded in `beams` rows each: all that have begun."""
+        if self.length:
+            return self._windows
+        return 0 if self._waits() else self._caches.room(self._windows, beams)
+
+    def _waits(self) -> bool:
+        """Whether there are windows before these."""
+        return any(other._first < self._first for other in self._engine.open)
+
+    def split(self, windows: int) -> CudaUtterance:
+        """Leave all but the first `windows` windows, 1 or more, which none has begun, to an utterance of its own."""
+        if self.length or not 0 < windows < self._windows:
+            return super().split(windows)
+        other = CudaUtterance(self._engine, self._windows - windows, self._cross, self._first + windows)
+        self.rows = self._windows = windows
+        self._engine.open.insert(self._engine.open.index(self) + 1, other)
+        return other
+
+    def select(self, rows: NDArray[np.int64]) -> None:
+        """See `ContiguousUtterance.select`.
+
+        Raises:
+            UserError: besides, there is no memory for the rows; all is as it was.
+        """
+        before = self.rows, self._windows
+        if len(rows) > self.rows:
+            windows_of(self._spec, np.asarray(rows, np.int64), *before)  # refused before memory is taken for them
+            self._hold(len(rows))
+        super().select(rows)
+        if self.rows < before[0] or self._windows < before[1]:
+            self._hold(self.rows)
+
+    def _hold(self, rows: int) -> None:
+        """Have memory for so many rows, and for all windows that are open."""
+        windows = max((one._first + one._windows for one in self._engine.open), default=0)
+        self._caches.hold(rows, windows, self._cross)
+
+    def close(self) -> None:
+        """Give the memory back, as far as the cache's mode does that; a second time does nothing."""
+        if self in self._engine.open:
+            self._engine.open.remove(self)
+            self.rows = 0
+            self._hold(0)
+
+    def _begin(self) -> None:
+        """Take the place of the windows that were before these.
+
+        Raises:
+            ValueError: some are still there.
+        """
+        if self._waits():
+            raise ValueError("these windows wait until those before them have ended")
+        if self._first:
+            self._caches.select_windows(range(self._first, self._first + self._windows), self._cross)
+            self._first = 0
+            self._hold(self.rows)
 
     def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Feed tokens [rows, new]; the logits [rows, n_vocab] after the last of them, the caller's to keep.
@@ -235,9 +271,11 @@ class CudaUtterance(ContiguousUtterance):
         """Set the device to decode tokens [rows, new], and to choose the next."""
         engine, new = self._engine, tokens.shape[-1]
         self._check(tokens)
+        if not self.length:
+            self._begin()
         place = engine.prompt if new > 1 else engine.chosen
         engine.device.upload(place.address, np.ascontiguousarray(tokens, np.int64))
-        engine.device.upload(engine.past.address, np.array([self.length], np.int32))
+        engine.device.upload(engine.past.address, np.full(self.rows, self.length, np.int32))
         if new > 1:
             engine.device.upload(engine.count.address, np.array([new], np.int32))
         engine.step(self.rows, self._windows, self._cross, new).run()
