@@ -54,6 +54,24 @@ class Utterance(Protocol):
 
 
 @runtime_checkable
+class RankingUtterance(Protocol):
+    """An utterance whose engine ranks the next tokens itself, beside `decode`."""
+
+    @property
+    def n_vocab(self) -> int:
+        """Tokens that it ranks."""
+
+    def rank(self, tokens: NDArray[np.int64], bias: NDArray[np.float32], count: int
+             ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `decode`, but of the logits, with `bias` [n_vocab] added, the `count` best of each row, best first, of
+        equal ones the lower first.
+
+        Returns:
+            Tokens [rows, count], and their log-probabilities.
+        """
+
+
+@runtime_checkable
 class GreedyUtterance(Protocol):
     """An utterance, fresh, whose device can do a greedy search by itself: no logits come to the host."""
 

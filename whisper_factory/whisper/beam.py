@@ -78,17 +78,22 @@ class BeamSearch:
         Args:
             limits: the most tokens of each window, 1 or more.
         """
-        self.width = width
+        self.width, self.count = width, width + 1
         self.over = np.zeros(len(limits), np.bool_)
         self._beams = [Beams(width, eot) for _ in limits]
         self._steps = np.zeros(len(limits), np.int64)
         self._results: dict[int, Sequenced] = {}
         self._limits = limits
 
-    def choose(self, window: int, logits: NDArray[np.float32]) -> tuple[list[int], list[int]]:
+    def rank(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """One more of each row than there are beams, as one may end."""
+        return most_probable(logits, self.count)
+
+    def choose(self, window: int, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]
+               ) -> tuple[list[int], list[int]]:
         """Its best extensions."""
         beams = self._beams[window]
-        sources = beams.advance(*most_probable(logits, self.width + 1))
+        sources = beams.advance(tokens, logprobs)
         self._steps[window] += 1
         if not self.over[window] and (beams.complete or self._steps[window] >= self._limits[window]):
             self._results[window] = beams.result()

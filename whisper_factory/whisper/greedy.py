@@ -13,7 +13,7 @@ from whisper_factory.whisper.search import Sequenced
 class Greedy:
     """One sequence a window. See `search.Search`."""
 
-    width = 1
+    width = count = 1
 
     def __init__(self, eot: int, limits: Sequence[int]) -> None:
         """
@@ -25,9 +25,15 @@ class Greedy:
         self._sums = np.zeros(len(limits), np.float32)  # as OpenAI's
         self._eot, self._limits = eot, limits
 
-    def choose(self, window: int, logits: NDArray[np.float32]) -> tuple[list[int], list[int]]:
-        """Its best token."""
+    def rank(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The best token of the only row."""
         token, logprob = most_probable_one(logits[0])
+        return np.array([[token]]), np.array([[logprob]])
+
+    def choose(self, window: int, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]
+               ) -> tuple[list[int], list[int]]:
+        """Its best token."""
+        token, logprob = int(tokens[0, 0]), logprobs[0, 0]
         if not self.over[window]:
             self._chosen[window].append(token)
             self._sums[window] += logprob

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.backends import RankingUtterance
 from whisper_factory.threads import mapping
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from whisper_factory.whisper.tokenizer import Tokenizer
 
 
+Ranked: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.float32]]"  # tokens and their log-probabilities
 Chosen: TypeAlias = tuple[list[int], list[int]]  # of a window: for each new sequence, the old one and the token
 
 
@@ -39,6 +41,14 @@ class Suppression:
         self.always = sorted(tokenizer.suppressed_tokens)
         self.at_first = sorted({*tokenizer.suppressed_tokens, *tokenizer.blank_tokens})
         self._always, self._at_first = np.asarray(self.always, np.int64), np.asarray(self.at_first, np.int64)
+        self._biases: dict[bool, NDArray[np.float32]] = {}
+
+    def bias(self, n_vocab: int, first: bool) -> NDArray[np.float32]:
+        """What to add to logits: zeros, and minus infinity for those tokens."""
+        if first not in self._biases:
+            self._biases[first] = np.zeros(n_vocab, np.float32)
+            self.apply(self._biases[first][None], first)
+        return self._biases[first]
 
     def apply(self, logits: NDArray[np.float32], first: bool) -> None:
         """Set the logits [rows, n_vocab] of those tokens to minus infinity, in place."""
@@ -49,14 +59,19 @@ class Search(Protocol):
     """How tokens are chosen, for all windows of a batch."""
 
     width: int  # sequences of a window, after its first token
+    count: int  # of a sequence's next tokens that it chooses among
     over: NDArray[np.bool_]  # of each window
 
-    def choose(self, window: int, logits: NDArray[np.float32]) -> Chosen:
-        """Choose the next tokens of a window, which may be over already, and say so if it is now. Several windows' are
-        chosen at once, by threads.
+    def rank(self, logits: NDArray[np.float32]) -> Ranked:
+        """The `count` most probable tokens of each row [rows, n_vocab]; the logits may be used up. Called by threads,
+        several at once."""
+
+    def choose(self, window: int, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> Chosen:
+        """Choose the next tokens of a window, which may be over already, and say so if it is now.
 
         Args:
-            logits: of its sequences [1 or width, n_vocab], the forbidden tokens at minus infinity; may be used up.
+            tokens: of its sequences [1 or width, count], the most probable ones, best first.
+            logprobs: theirs.
 
         Returns:
             For each of its `width` new sequences the old one it extends, and the token it is extended by.
@@ -95,7 +110,7 @@ def run(utterance: Utterance, prompts: NDArray[np.int64], rules: Suppression, se
 
     Args:
         prompts: [windows, length].
-        threads: that choose tokens, each of some windows.
+        threads: that rank tokens, each of some windows, where the utterance does not.
 
     Raises:
         UserError: sequences wait for memory, and none is left that could give some back.
@@ -127,17 +142,27 @@ def _next_part(parts: list[_Part], search: Search) -> _Part:
     return parts[0]  # feeding it says what is missing
 
 
-def _step(part: _Part, rules: Suppression, search: Search, mapped: Callable[..., Iterator[Chosen]]) -> None:
-    """Feed a part, choose tokens, and drop windows that are over where that halves the work."""
+def _ranked(part: _Part, rules: Suppression, search: Search, mapped: Callable[..., Iterator[Ranked]]) -> list[Ranked]:
+    """Feed a part: the most probable next tokens of each window's sequences, by the engine where it can."""
     first, each = part.utterance.length == 0, len(part.feed) // len(part.windows)
+    own = [slice(place * each, (place + 1) * each) for place in range(len(part.windows))]
+    if isinstance(part.utterance, RankingUtterance):
+        tokens, logprobs = part.utterance.rank(part.feed, rules.bias(part.utterance.n_vocab, first), search.count)
+        return [(tokens[rows], logprobs[rows]) for rows in own]
     logits = part.utterance.decode(part.feed)
 
-    def choose(place: int) -> Chosen:
-        own = logits[place * each : (place + 1) * each]
-        rules.apply(own, first)
-        return search.choose(part.windows[place], own)
+    def rank(rows: slice) -> Ranked:
+        rules.apply(logits[rows], first)
+        return search.rank(logits[rows])
 
-    chosen = list(mapped(choose, range(len(part.windows))))
+    return list(mapped(rank, own))
+
+
+def _step(part: _Part, rules: Suppression, search: Search, mapped: Callable[..., Iterator[Ranked]]) -> None:
+    """Feed a part, choose tokens, and drop windows that are over where that halves the work."""
+    each = len(part.feed) // len(part.windows)
+    ranked = _ranked(part, rules, search, mapped)
+    chosen = [search.choose(window, *best) for window, best in zip(part.windows, ranked, strict=True)]
     over = search.over[part.windows]
     if over.all():
         return

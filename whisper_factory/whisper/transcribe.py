@@ -21,6 +21,7 @@ from whisper_factory.backends import (
     Utterance,
 )
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
+from whisper_factory.threads import mapping
 from whisper_factory.whisper import batching, generating, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
@@ -133,7 +134,7 @@ class Transcriber:
         language = resolve_language(named, sizes.num_languages) if named else None
         jobs = [self._jobs(index, audio, strategy, language) for index, audio in enumerate(clips)]
         first, later = [own[0] for own in jobs], [job for own in jobs for job in own[1:]]
-        if self._streams(first, options):
+        if not self._language_wanted(first):
             first, later = [*first, *later], []  # there is nothing to wait for
         with self.engine.keeping() if isinstance(self.engine, KeepingEngine) else nullcontext():
             self._run(first, options)  # the first window tells a clip's language
@@ -172,7 +173,8 @@ class Transcriber:
                          else self.engine.listen(audio, frames))
             self._decode(utterance, jobs, options, marks)
         else:
-            mel = np.stack([log_mel(job.audio, self.spec.dimensions.n_mels, frames) for job in jobs])
+            with mapping(min(self.engine.threads, len(jobs))) as mapped:
+                mel = np.stack(list(mapped(lambda job: log_mel(job.audio, self.spec.dimensions.n_mels, frames), jobs)))
             marks.append(time.perf_counter())
             if isinstance(self.engine, GeneratingEngine):
                 marks.append(time.perf_counter())

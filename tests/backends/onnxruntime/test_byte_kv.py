@@ -42,7 +42,8 @@ def attention(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Array, Arra
     def attend(queries: Array, keys: Array, values: Array) -> Array:
         rounded = dict(zip((output.name for output in first.get_outputs()),
                            first.run(None, {"key": keys, "value": values}), strict=True))
-        found: Array = second.run(None, {"queries": queries, **rounded})[0]
+        shaped = {name: array[:, :, None] if array.dtype == np.int8 else array for name, array in rounded.items()}
+        found: Array = second.run(None, {"queries": queries, **shaped})[0]
         return found
 
     return attend
@@ -87,24 +88,25 @@ def test_engines_for_several_windows_have_bytes_and_others_floats() -> None:
         spec = make_spec(SIZES, precision, max_batch_size=batch)
         assert sizes.cross_in_bytes(spec) is expected
         block = KVMemory(spec).open(1, 10)
-        assert {tensor.dtype for tensor in block.cross} == {np.dtype(np.uint8 if expected else np.float32)}
-        assert sizes.cross_kv_bytes(spec, 1, 10) == sum(tensor.nbytes for tensor in block.cross)
+        assert {tensor.dtype for tensor in block.cross} == {np.dtype(np.int8 if expected else np.float32)}
+        assert sizes.cross_kv_bytes(spec, 1, 10) == sum(
+            tensor.nbytes for tensor in (*block.cross, *(other for other in block.beside if other.ndim == 5)))
 
 
 @pytest.mark.parametrize("mode", ["contiguous", "paged"])
-def test_scales_stay_with_their_windows(mode: str) -> None:
+def test_scales_and_sums_stay_with_their_windows(mode: str) -> None:
     block = KVMemory(make_spec(SIZES, "int8", mode)).open(3, 10)
-    for tensor in (*block.cross, *block.scales):
+    for tensor in (*block.cross, *block.beside):
         tensor[:] = np.arange(1, 4).reshape(3, *[1] * (tensor.ndim - 1))
-    bound = [scale.ctypes.data for scale in block.scales]
+    bound = [tensor.ctypes.data for tensor in block.beside]
     block.select_windows(np.array([2, 0, 1]))
-    assert [scale.ctypes.data for scale in block.scales] == bound  # an address that was bound stays good
+    assert [tensor.ctypes.data for tensor in block.beside] == bound  # an address that was bound stays good
     block.select_rows(np.arange(2), 0)
     block.select_windows(np.array([0, 2]))
     other = block.split(1, 0)
     for part, number in ((block, 3), (other, 2)):
         assert part.windows == 1
-        assert all((tensor == number).all() for tensor in (*part.cross, *part.scales))
+        assert all((tensor == number).all() for tensor in (*part.cross, *part.beside))
         assert [keys.shape for keys in part.cross] == [(1, HEADS, SIZE, 10), (1, HEADS, 10, SIZE)]
 
 

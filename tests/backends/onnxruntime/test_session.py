@@ -18,6 +18,7 @@ from whisper_factory import backends
 from whisper_factory.backends import onnxruntime
 from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine, OnnxRuntimeUtterance
 from whisper_factory.errors import UserError
+from whisper_factory.whisper.beam import most_probable
 
 Lookup = Callable[[str], Path]
 PROMPT = [50257, 50362]
@@ -205,6 +206,22 @@ def test_logits_are_the_callers_to_keep(engines: Lookup) -> None:
     kept = first.copy()
     utterance.decode(np.array([[2]]))
     assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_ranking_is_of_the_logits_with_the_bias(engines: Lookup, precision: str) -> None:
+    engine, mel = onnxruntime.load(engines(precision), 1), windows(2, 100)
+    logits = engine.encode(mel).decode(prompts(2))
+    bias = np.zeros(logits.shape[1], np.float32)
+    bias[logits[0].argsort()[-3:]] = -np.inf
+    utterance = engine.encode(mel)
+    tokens, logprobs = utterance.rank(prompts(2), bias, 5)
+    expected, exact = most_probable(logits + bias, 5)
+    assert isinstance(utterance, backends.RankingUtterance)
+    assert tokens.tolist() == expected.tolist()
+    np.testing.assert_allclose(logprobs, exact, atol=1e-4)
+    np.testing.assert_array_equal(utterance.rank(tokens[:, :1], bias, 2)[0].shape, (2, 2))  # another count, bound anew
+    assert utterance.length == len(PROMPT) + 1
 
 
 def test_encoding_closes_the_utterance_before(engines: Lookup) -> None:

@@ -1,75 +1,85 @@
 """Cross-attention over keys and values in bytes, for engines that decode several windows at once.
 
 There a step reads the keys and values of all windows, and hardly does anything else: in float32 147 MB for eight
-windows of 30 s (tiny.en). In bytes they are a fourth, and the products are MatMulIntegerToFloat's, which multiplies
-bytes at the processor's full rate and takes all queries of a window, its beams, at once.
+windows of 30 s (tiny.en). In bytes they are a fourth, and are multiplied by MatMulInteger, one query at a time: for a
+single row of unsigned bytes without a zero point and a matrix of signed bytes it reads the matrix as it lies. In any
+other case it packs the matrix first, each time anew, which takes two to three times as long as all four beams of a
+window, for which the matrix is in the processor's cache but for the first.
 
 A channel of a window has a scale of its own, kept beside the bytes: the keys' is multiplied into the queries before
-they are rounded, the values' into what comes out. Bytes are unsigned around a middle, which is exact on processors
-where sums of signed ones saturate.
+they are rounded, the values' into what comes out. Queries become unsigned by adding LARGEST, so their products have
+LARGEST times a key's sum too much, which is kept beside the keys as well.
+
+Processors without VNNI add two products in 16 bits. Bytes are kept so small that this is exact.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from whisper_factory.backends.onnx_graph.graph import CONTRIB, Graph
+from whisper_factory.backends.onnx_graph.graph import FLOAT32, Graph
 from whisper_factory.whisper.dimensions import Dimensions
 
-MIDDLE, LARGEST = 128, 127
-TOP = 255
+LARGEST = 90  # of keys, values and queries, either sign
+TOP = 181  # of weights; 2 * TOP * LARGEST < 2 ** 15
 TINY = 1e-8  # the least scale: a channel of zeros has it
 
 
-def _heads(graph: Graph, x: str, sizes: Dimensions, name: str) -> str:
-    """[batch, length, state] -> [batch, length, heads, head size]."""
-    return graph.node("Reshape", [x, graph.ints(0, 0, sizes.n_text_head, sizes.head_size)], f"{name}.heads")
-
-
 def round_kv(graph: Graph, flat: str, part: str, output: str, sizes: Dimensions) -> None:
-    """The encoder's output `output` of windows' keys or values `flat` [batch, length, state], and beside it its
-    scales.
+    """The encoder's output `output` of windows' keys or values `flat` [batch, length, state], and what belongs to it.
 
-    Outputs: uint8 keys [batch, heads, head size, length] or values [batch, heads, length, head size], as the products
-    read them; `{output}_scale` float32 [batch, 1, state], the keys' with attention's 1 / sqrt(head size) in it.
+    Outputs: int8 keys [batch, heads, head size, length] or values [batch, heads, length, head size], as the products
+    read them; `{output}_scale` float32 [batch, 1, state], the keys' with attention's 1 / sqrt(head size) in it; of keys
+    `{output}_sum` float32 [batch, heads, 1, 1, length].
     """
-    name = f"{flat}.bytes"
-    size = graph.node("Abs", [flat], f"{name}.size")
-    rounded, scale = _round(graph, size, flat, LARGEST, graph.scalar(MIDDLE, np.uint8), name, axis=1)
-    order = [0, 2, 3, 1] if part == "key" else [0, 2, 1, 3]
-    graph.node("Transpose", [_heads(graph, rounded, sizes, name)], output, perm=order)
-    factor = sizes.head_size**-0.5 if part == "key" else 1.0
+    name, heads, size = f"{flat}.bytes", sizes.n_text_head, sizes.head_size
+    magnitude = graph.node("Abs", [flat], f"{name}.size")
+    rounded, scale = _round(graph, magnitude, flat, LARGEST, graph.scalar(0, np.int8), name, axis=1)
+    split = graph.node("Reshape", [rounded, graph.ints(0, 0, heads, size)], f"{name}.heads")
+    graph.node("Transpose", [split], output, perm=[0, 2, 3, 1] if part == "key" else [0, 2, 1, 3])
+    factor = size**-0.5 if part == "key" else 1.0
     graph.node("Mul", [scale, graph.scalar(factor, np.float32)], f"{output}_scale")
-    shape = ["head_size", "length"] if part == "key" else ["length", "head_size"]
-    graph.output(output, np.uint8, ["batch", sizes.n_text_head, *shape])
+    graph.output(output, np.int8, ["batch", heads, *(["head_size", "length"] if part == "key"
+                                                     else ["length", "head_size"])])
     graph.output(f"{output}_scale", np.float32, ["batch", 1, sizes.n_text_state])
+    if part == "key":
+        row = graph.weight(f"{name}.largest_row", np.full((1, size), LARGEST, np.uint8))
+        sums = graph.node("Unsqueeze", [_product(graph, row, output, f"{name}.sums"), graph.ints(2)], f"{output}_sum")
+        graph.output(sums, np.float32, ["batch", heads, 1, 1, "length"])
 
 
 def inputs(graph: Graph, layer: int, sizes: Dimensions) -> None:
-    """Declare the decoder's inputs of a layer: what `round_kv` gives out, of all windows."""
+    """Declare the decoder's inputs of a layer: what `round_kv` gives out, of all windows, the bytes with an axis of
+    queries after the heads'."""
     heads, size = sizes.n_text_head, sizes.head_size
-    graph.input(f"cross_k_{layer}", np.uint8, ["windows", heads, size, "length"])
-    graph.input(f"cross_v_{layer}", np.uint8, ["windows", heads, "length", size])
+    graph.input(f"cross_k_{layer}", np.int8, ["windows", heads, 1, size, "length"])
+    graph.input(f"cross_v_{layer}", np.int8, ["windows", heads, 1, "length", size])
     for part in "kv":
         graph.input(f"cross_{part}_{layer}_scale", np.float32, ["windows", 1, sizes.n_text_state])
+    graph.input(f"cross_k_{layer}_sum", np.float32, ["windows", heads, 1, 1, "length"])
 
 
 def attend(graph: Graph, queries: str, layer: int, name: str, sizes: Dimensions) -> str:
-    """Cross-attention of queries [windows, count, state]: as they come."""
-    keys, values = f"cross_k_{layer}", f"cross_v_{layer}"
+    """Cross-attention of queries [windows, count, state]: as they come. Within, they are [windows, heads, count, 1,
+    head size]."""
+    keys, values, by_head = f"cross_k_{layer}", f"cross_v_{layer}", [0, 2, 1, 3, 4]
     scaled = graph.node("Mul", [queries, f"{keys}_scale"], f"{name}.queries")
-    split = graph.node("Transpose", [_heads(graph, scaled, sizes, name)], f"{name}.split", perm=[0, 2, 1, 3])
-    one, middle, nothing = graph.scalar(1.0, np.float32), graph.scalar(MIDDLE, np.uint8), graph.scalar(0, np.uint8)
-    rounded, scale = _round(graph, graph.node("Abs", [split], f"{name}.sizes"), split, LARGEST, middle, f"{name}.query")
-    product = graph.node("MatMulIntegerToFloat", [rounded, keys, one, one, middle, middle], f"{name}.product", CONTRIB)
-    scores = graph.node("Mul", [product, scale], f"{name}.scores")
-    weights = graph.node("Softmax", [scores], f"{name}.weights", axis=-1)
-    rounded, scale = _round(graph, weights, weights, TOP, nothing, f"{name}.weight")
-    sums = graph.node("MatMulIntegerToFloat", [rounded, values, one, one, nothing, middle], f"{name}.sums", CONTRIB)
-    mixed = graph.node("Transpose", [graph.node("Mul", [sums, scale], f"{name}.mixed")], f"{name}.joined",
-                       perm=[0, 2, 1, 3])
-    flat = graph.node("Reshape", [mixed, graph.ints(0, 0, sizes.n_text_state)], f"{name}.flat")
+    heads = graph.node("Reshape", [scaled, graph.ints(0, 0, sizes.n_text_head, 1, sizes.head_size)], f"{name}.heads")
+    split = graph.node("Transpose", [heads], f"{name}.split", perm=by_head)
+    rounded, scale = _round(graph, graph.node("Abs", [split], f"{name}.sizes"), split, LARGEST,
+                            graph.scalar(LARGEST, np.uint8), f"{name}.query")
+    exact = graph.node("Sub", [_product(graph, rounded, keys, f"{name}.product"), f"{keys}_sum"], f"{name}.exact")
+    weights = graph.node("Softmax", [graph.node("Mul", [exact, scale], f"{name}.scores")], f"{name}.weights", axis=-1)
+    rounded, scale = _round(graph, weights, weights, TOP, graph.scalar(0, np.uint8), f"{name}.weight")
+    sums = _product(graph, rounded, values, f"{name}.sums")
+    mixed = graph.node("Transpose", [graph.node("Mul", [sums, scale], f"{name}.mixed")], f"{name}.joined", perm=by_head)
+    flat = graph.node("Reshape", [mixed, graph.ints(0, -1, sizes.n_text_state)], f"{name}.flat")
     return graph.node("Mul", [flat, f"{values}_scale"], name)
+
+
+def _product(graph: Graph, rows: str, matrices: str, name: str) -> str:
+    """Unsigned rows [windows, heads, count, 1, in] times signed [windows, heads, 1, in, out], float32."""
+    return graph.node("Cast", [graph.node("MatMulInteger", [rows, matrices], f"{name}.integers")], name, to=FLOAT32)
 
 
 def _round(graph: Graph, sizes: str, x: str, steps: int, zero: str, name: str, axis: int = -1) -> tuple[str, str]:

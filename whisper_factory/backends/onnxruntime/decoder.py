@@ -18,7 +18,7 @@ from whisper_factory.backends.onnx_graph.blocks import cross_attention, mlp
 from whisper_factory.backends.onnx_graph.graph import INT32, WeightFile
 from whisper_factory.backends.onnxruntime import byte_kv
 from whisper_factory.backends.onnxruntime.attention import self_attention
-from whisper_factory.backends.onnxruntime.head import write_logits
+from whisper_factory.backends.onnxruntime.head import write_logits, write_ranking
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.progress import Advance
 
@@ -66,12 +66,13 @@ def _cross_attention(dialect: OnnxRuntimeDialect, x: str, block: str, layer: int
 def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advance) -> None:
     """Write the decoder.
 
-    Inputs: `embedded` float32 [rows, new, state], of tokens (embedding.py); `past_length` int64 [1]; for each layer i
+    Inputs: `embedded` float32 [rows, new, state], of tokens (embedding.py); `past_length` int64 [1]; `bias` float32
+    [n_vocab], added to the logits; `count` int64 [1], of tokens that are ranked; for each layer i
     `cross_k_i`, `cross_v_i` float32 [windows, heads, length, head size] and `past_k_i`, `past_v_i` float32 [rows,
     heads, capacity, head size]. Rows of one window are adjacent, equally many for each. Of bytes, cross-attention's are
     as byte_kv.py has them.
-    Outputs: `logits` float32 [rows, n_vocab] of the last token; `present_k_i`, `present_v_i`, to be bound to the
-    memory of the past.
+    Outputs: `logits` float32 [rows, n_vocab] of the last token, and the best of them (`write_ranking`); `present_k_i`,
+    `present_v_i`, to be bound to the memory of the past.
 
     Args:
         table: takes the token embedding.
@@ -80,6 +81,8 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
     graph, sizes = dialect.graph, dialect.checkpoint.dimensions
     embedded = graph.input("embedded", np.float32, ["rows", "new", sizes.n_text_state])
     past = graph.input("past_length", np.int64, [1])
+    bias = graph.input("bias", np.float32, [sizes.n_vocab])
+    count = graph.input("count", np.int64, [1])
     for layer in range(sizes.n_text_layer):
         if dialect.cross_in_bytes:
             byte_kv.inputs(graph, layer, sizes)
@@ -95,5 +98,8 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
         x = mlp(dialect, x, block)
         advance(1)
     x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
-    write_logits(graph, dialect.checkpoint, table, dialect.layer_norm(x, "decoder.ln"))
+    write_logits(graph, dialect.checkpoint, table, dialect.layer_norm(x, "decoder.ln"), bias)
+    write_ranking(graph, count)
     graph.output("logits", np.float32, ["rows", sizes.n_vocab])
+    graph.output("ranked_tokens", np.int64, ["rows", "count"])
+    graph.output("ranked_logprobs", np.float32, ["rows", "count"])

@@ -27,25 +27,33 @@ if TYPE_CHECKING:
     from whisper_factory.whisper.checkpoint import Checkpoint
 
 
-def write_logits(graph: Graph, checkpoint: Checkpoint, file: WeightFile, states: str) -> None:
-    """Write the table, and the product: states [rows, state] -> `logits` float32 [rows, n_vocab]."""
-    (_integer_logits if checkpoint.precision.bits else _float_logits)(graph, checkpoint, file, states)
+def write_logits(graph: Graph, checkpoint: Checkpoint, file: WeightFile, states: str, bias: str) -> None:
+    """Write the table, and the product: states [rows, state] -> `logits` float32 [rows, n_vocab], with a bias
+    [n_vocab] added."""
+    (_integer_logits if checkpoint.precision.bits else _float_logits)(graph, checkpoint, file, states, bias)
 
 
-def _float_logits(graph: Graph, checkpoint: Checkpoint, file: WeightFile, states: str) -> None:
+def write_ranking(graph: Graph, count: str) -> None:
+    """Of `logits`, the `count` (int64 [1]) best of each row, best first: `ranked_tokens` int64 [rows, count], and
+    `ranked_logprobs` float32. The lower of two equal tokens comes first."""
+    logprobs = graph.node("LogSoftmax", ["logits"], "logprobs", axis=-1)
+    graph.nodes("TopK", [logprobs, count], ["ranked_logprobs", "ranked_tokens"], axis=-1)
+
+
+def _float_logits(graph: Graph, checkpoint: Checkpoint, file: WeightFile, states: str, bias: str) -> None:
     array = checkpoint.tensor(f"{NAME}.weight")
     table = graph.external(f"{NAME}.weight", array.dtype, array.shape, file.append(array))
     if checkpoint.precision.dtype != "float32":
         table = graph.node("Cast", [table], f"{NAME}.float32", to=FLOAT32)
-    graph.node("Gemm", [states, table], "logits", transB=1)
+    graph.node("Gemm", [states, table, bias], "logits", transB=1)
 
 
-def _integer_logits(graph: Graph, checkpoint: Checkpoint, file: WeightFile, states: str) -> None:
+def _integer_logits(graph: Graph, checkpoint: Checkpoint, file: WeightFile, states: str, bias: str) -> None:
     q, scale = quantized(checkpoint)
     outs, ins = q.shape
     block = block_size(ins)
     packed = pack_integers(q, BITS, block)
     weight = graph.external(f"{NAME}.weight", packed.dtype, packed.shape, file.append(packed))
     scales = graph.external(f"{NAME}.scale", scale.dtype, (scale.size,), file.append(scale.ravel()))
-    graph.node("MatMulNBits", [states, weight, scales], "logits", CONTRIB, K=ins, N=outs, bits=BITS, block_size=block,
-               accuracy_level=ACCURACY_LEVEL)
+    graph.node("MatMulNBits", [states, weight, scales, "", "", bias], "logits", CONTRIB, K=ins, N=outs, bits=BITS,
+               block_size=block, accuracy_level=ACCURACY_LEVEL)

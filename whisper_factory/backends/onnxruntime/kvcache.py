@@ -79,7 +79,7 @@ class KVMemory:
         self._open: list[KVBlock] = []
         count, row = 2 * dimensions.n_text_layer, dimensions.n_text_state * sizes.FLOAT
         self.self_kv = Slab(count, spec.max_rows, sizes.capacity(spec) * row, resident, np.float32)
-        kind = np.uint8 if sizes.cross_in_bytes(spec) else np.float32
+        kind = np.int8 if sizes.cross_in_bytes(spec) else np.float32
         row = dimensions.n_text_state * np.dtype(kind).itemsize
         self.cross_kv = Slab(count, spec.profile.max_batch_size, spec.max_cross_len * row, resident, kind)
 
@@ -129,9 +129,11 @@ class KVBlock:
         self._row: Shape = (dimensions.n_text_head, sizes.capacity(memory.spec), dimensions.head_size)
         self._window: Shape = (dimensions.n_text_head, length, dimensions.head_size)
         self.cross = self._cross_tensors(windows)
-        self.scales: Tensors = []  # of cross-attention's bytes, float32 [windows, 1, state] each
+        self.beside: Tensors = []  # of cross-attention's bytes, float32: each tensor's scales, then each layer's sums
         if sizes.cross_in_bytes(memory.spec):
-            self.scales = [np.zeros((windows, 1, dimensions.n_text_state), np.float32) for _ in self.cross]
+            heads, layers = dimensions.n_text_head, dimensions.n_text_layer
+            shapes = 2 * layers * [(windows, 1, dimensions.n_text_state)] + layers * [(windows, heads, 1, 1, length)]
+            self.beside = [np.zeros(shape, np.float32) for shape in shapes]
         self.past = memory.self_kv.tensors(self._first_row, windows * beams, self._row)
 
     def _cross_tensors(self, windows: int) -> Tensors:
@@ -191,9 +193,9 @@ class KVBlock:
         source, self.cross = self.cross, self._cross_tensors(after)
         for new, old in zip(self.cross, source, strict=True):
             _move_rows(new, old, windows, old.shape[2])
-        for scale in self.scales:
-            scale[:after] = scale[windows]  # in place: they are bound as they lie
-        self.scales = [scale[:after] for scale in self.scales]
+        for tensor in self.beside:
+            tensor[:after] = tensor[windows]  # in place: they are bound as they lie
+        self.beside = [tensor[:after] for tensor in self.beside]
         self._memory.cross_kv.release(self._first + after, before - after, self._window)
 
     def split(self, windows: int, length: int) -> KVBlock:
@@ -206,9 +208,9 @@ class KVBlock:
                     new[row, :, :length] = old[kept + row, :, :length]
                 if (left := self._first_row + kept + row) < other._first_row:  # nothing else has been put there
                     self._memory.self_kv.release(left, 1, self._row)
-        other.scales = [scale[windows:] for scale in self.scales]
+        other.beside = [tensor[windows:] for tensor in self.beside]
         self.cross = [tensor[:windows] for tensor in self.cross]
-        self.scales = [scale[:windows] for scale in self.scales]
+        self.beside = [tensor[:windows] for tensor in self.beside]
         self.past = [tensor[:kept] for tensor in self.past]
         return other
 
@@ -218,7 +220,7 @@ class KVBlock:
             self._memory.take(-self.rows * self._held)
             self._memory.self_kv.release(self._first_row, self.rows, self._row)
             self._memory.cross_kv.release(self._first, self.windows, self._window)
-            self.cross, self.scales, self.past = [], [], []
+            self.cross, self.beside, self.past = [], [], []
             self._memory.closed(self)
 
 

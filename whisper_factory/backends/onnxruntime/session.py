@@ -10,8 +10,9 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
 - encode: the windows' log-mel, 4 * windows * n_mels * frames; cross-attention's KV (sizes.py); the activations of one
   window in the session's arena, which contiguous mode keeps: measured with tiny.en and base, 48 (8 bits) to 76 * S
   bytes a position (frames / 2);
-- decode: logits 2 * 4 * rows * V (this step's, and the last one's until the caller lets go of them), self-attention's
-  KV (sizes.py), and the decoder's arena, small but for the prompt of a large batch. Reordering beams copies the rows
+- decode: logits and log-probabilities 2 * 4 * rows * V in the decoder's arena (and 4 * rows * V for a caller who wants
+  logits; a search does not), self-attention's KV (sizes.py), and the rest of that arena, small but for the prompt of a
+  large batch. Reordering beams copies the rows
   that move, of one tensor at a time: at most 1 / (2 L) of self-attention's KV.
 """
 
@@ -58,10 +59,13 @@ def _names(kind: str, layers: int) -> list[str]:
 
 
 def _cross(block: KVBlock, layers: int) -> list[tuple[str, Array]]:
-    """Cross-attention's tensors by their names in the graphs: keys and values, and the scales of those in bytes."""
+    """Cross-attention's tensors by their names in the graphs: keys and values, and what those in bytes have beside."""
     names = _names("cross", layers)
     found = [*zip(names, block.cross, strict=True)]
-    return [*found, *zip((f"{name}_scale" for name in names), block.scales, strict=True)] if block.scales else found
+    if block.beside:
+        names = [*(f"{name}_scale" for name in names), *(f"{name}_sum" for name in names[::2])]
+        found += zip(names, block.beside, strict=True)
+    return found
 
 
 class OnnxRuntimeEngine:
@@ -82,6 +86,7 @@ class OnnxRuntimeEngine:
             return_freed_memory()
         self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision)
         self.memory = KVMemory(self.spec)
+        self.unbiased = np.zeros(self.spec.dimensions.n_vocab, np.float32)
 
     def encode(self, mel: NDArray[np.float32]) -> OnnxRuntimeUtterance:
         """Run the encoder on log-mel windows and project the cross-attention KV.
@@ -125,6 +130,11 @@ class OnnxRuntimeUtterance:
         """Sequences being decoded; 0 once closed."""
         return self._block.rows
 
+    @property
+    def n_vocab(self) -> int:
+        """Tokens that it ranks."""
+        return self._engine.spec.dimensions.n_vocab
+
     def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Feed tokens [rows, new]; the logits [rows, n_vocab] after the last of them, the caller's to keep.
 
@@ -132,6 +142,19 @@ class OnnxRuntimeUtterance:
             UserError: the sequences would be longer than the engine was built for, or the KV cache is full.
             ValueError: another number of rows than there is, several tokens after the first step, no token, or closed.
         """
+        logits = np.empty((self.rows, self._engine.spec.dimensions.n_vocab), np.float32)
+        self._run(tokens, self._engine.unbiased, 1, {"logits": logits})
+        return logits
+
+    def rank(self, tokens: NDArray[np.int64], bias: NDArray[np.float32], count: int
+             ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `decode`. See `backends.RankingUtterance`."""
+        best = np.empty((self.rows, count), np.int64)
+        logprobs = np.empty((self.rows, count), np.float32)
+        self._run(tokens, bias, count, {"ranked_tokens": best, "ranked_logprobs": logprobs})
+        return best, logprobs
+
+    def _run(self, tokens: NDArray[np.int64], bias: NDArray[np.float32], count: int, outputs: dict[str, Array]) -> None:
         check_tokens(self._engine.spec, tokens, self.rows, self.length)
         new = tokens.shape[1]
         embedded = self._engine.embedding.rows(tokens)
@@ -139,24 +162,26 @@ class OnnxRuntimeUtterance:
         if self._binding is None or self._embedded.shape != embedded.shape:
             self._binding = self._bind(*tokens.shape)
         self._embedded[:] = embedded
-        self._past[0] = self.length
-        logits = np.empty((self.rows, self._engine.spec.dimensions.n_vocab), np.float32)
-        _bind_output(self._binding, "logits", logits)
+        self._past[0], self._count[0] = self.length, count
+        _bind_input(self._binding, "bias", bias)
+        for name, array in outputs.items():
+            _bind_output(self._binding, name, array)
         self._engine.decoder.run_with_iobinding(self._binding)
         self.length += new
-        return logits
 
     def _bind(self, rows: int, new: int) -> onnxruntime.IOBinding:
-        """A binding of all but the logits as it lies now: good until a buffer moves or a shape changes."""
+        """A binding of all but the bias and what is chosen from, as it lies now: good until a buffer moves or a shape
+        changes."""
         spec = self._engine.spec
         layers = spec.dimensions.n_text_layer
         self._embedded = np.empty((rows, new, spec.dimensions.n_text_state), np.float32)
-        self._past = np.empty(1, np.int64)
+        self._past, self._count = np.empty(1, np.int64), np.empty(1, np.int64)
         binding = self._engine.decoder.io_binding()
         _bind_input(binding, "embedded", self._embedded)
         _bind_input(binding, "past_length", self._past)
-        for name, array in _cross(self._block, layers):
-            _bind_input(binding, name, array)
+        _bind_input(binding, "count", self._count)
+        for name, array in _cross(self._block, layers):  # each query is a product of its own with a matrix of bytes
+            _bind_input(binding, name, array[:, :, None] if array.dtype == np.int8 else array)
         for name, array in zip(_names("past", layers), self._block.past, strict=True):
             _bind_input(binding, name, array)
             _bind_output(binding, name.replace("past", "present"), array)  # the same memory: updated in place

@@ -3,7 +3,8 @@
 With L decoder layers of H heads of size D, four bytes a number:
 
 - a token of a row takes `token_bytes` = 2 L * H * D * 4, a position of a window the same in cross-attention, or a
-  fourth where its numbers are bytes (`cross_in_bytes`; then a window has 2 L * H * D * 4 bytes of scales, uncounted);
+  fourth and L * H * 4 for sums where its numbers are bytes (`cross_in_bytes`; then a window has 2 L * H * D * 4 bytes
+  of scales, uncounted);
 - a page holds `tokens_per_page` tokens of one row. contiguous: one page a row, as long as the longest sequence;
 - contiguous: `pool_pages` pages and cross-attention of max_batch_size * max_cross_len positions are taken and
   written when the engine loads, and nothing after that;
@@ -34,7 +35,9 @@ def cross_in_bytes(spec: EngineSpec) -> bool:
 
 def position_bytes(spec: EngineSpec) -> int:
     """Keys and values of one encoder position of one window, in all layers."""
-    return token_bytes(spec) // (FLOAT if cross_in_bytes(spec) else 1)
+    if not cross_in_bytes(spec):
+        return token_bytes(spec)
+    return token_bytes(spec) // FLOAT + spec.dimensions.n_text_layer * spec.dimensions.n_text_head * FLOAT
 
 
 def page_tokens(spec: EngineSpec) -> int:
