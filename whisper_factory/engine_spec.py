@@ -15,7 +15,7 @@ from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
 
 ENGINE_FILE = "engine.json"
-ENGINE_FORMAT = 1
+ENGINE_FORMAT = 2  # raised whenever engines of before cannot be run
 LONGEST_PROMPT = 4  # <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
 
 # Below 3000 frames the decoder stops reliably when the window is this long, and this much longer than the clip.
