@@ -1,4 +1,7 @@
-"""An interruption that comes while a child is being started is heard when it is known, and ends it."""
+"""An interruption that comes while a child is being started is heard when it is known, and ends it.
+
+Signals are a process's, and Python hears them in its main thread: each test is a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +23,7 @@ from whisper_factory.progress import silent
 from whisper_factory.steps import listening
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(300)"]
+SECONDS = 120  # that a test may take
 
 
 class TooEarly(subprocess.Popen[Any]):
@@ -32,28 +37,19 @@ class TooEarly(subprocess.Popen[Any]):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[Any]]:
-    monkeypatch.setattr(TooEarly, "started", [])
-    monkeypatch.setattr(subprocess, "Popen", TooEarly)
-    return TooEarly.started
-
-
-def test_it_waits_until_the_block_is_over() -> None:
+def it_waits_until_the_block_is_over() -> None:
     before, reached = [signal.getsignal(number) for number in SIGNALS], []
-
-    def work() -> None:
+    try:
         with held_back():
             os.kill(os.getpid(), signal.SIGINT)
             reached.append("the end")
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert reached
+    except KeyboardInterrupt:
+        reached.append("interrupted")
+    assert reached == ["the end", "interrupted"]
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_nothing_comes_where_nothing_came() -> None:
+def nothing_comes_where_nothing_came() -> None:
     with held_back():
         pass
     done: list[bool] = []
@@ -68,15 +64,34 @@ def test_nothing_comes_where_nothing_came() -> None:
     assert done
 
 
-def test_a_child_that_is_just_being_started_is_ended(interrupted: list[subprocess.Popen[Any]]) -> None:
-    with pytest.raises(KeyboardInterrupt):
+def a_child_that_is_just_being_started_is_ended() -> None:
+    subprocess.Popen = TooEarly  # type: ignore[misc]
+    try:
         listening.follow([SLEEPER, SLEEPER], re.compile("x"), silent, "clips")
-    (child,) = interrupted
-    assert child.returncode == -signal.SIGKILL
+    except KeyboardInterrupt:
+        assert [child.returncode for child in TooEarly.started] == [-signal.SIGKILL]
+        return
+    raise AssertionError("not interrupted")
 
 
-def test_so_is_a_program(interrupted: list[subprocess.Popen[Any]], tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        command.run(SLEEPER, tmp_path / "log")
-    (child,) = interrupted
-    assert child.returncode == -signal.SIGTERM
+def so_is_a_program() -> None:
+    subprocess.Popen = TooEarly  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            command.run(SLEEPER, Path(folder) / "log")
+        except KeyboardInterrupt:
+            assert [child.returncode for child in TooEarly.started] == [-signal.SIGTERM]
+            return
+    raise AssertionError("not interrupted")
+
+
+CASES = (it_waits_until_the_block_is_over, nothing_comes_where_nothing_came,
+         a_child_that_is_just_being_started_is_ended, so_is_a_program)
+
+
+@pytest.mark.parametrize("case", [case.__name__ for case in CASES])
+def test_in_a_process_of_its_own(case: str) -> None:
+    code = (f"import sys; sys.path[:] = {sys.path!r}; from tests import test_interruptions; "
+            f"test_interruptions.{case}(); print('done')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=SECONDS)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -102,7 +102,7 @@ def test_a_stream_waits_for_no_first_window() -> None:
     plain = engine(eot_bias=9.0, seed=2, max_batch_size=3)
     streaming, tokenizer = Streaming(plain), tokenizer_of(plain.model.dims)
     wanted = Transcriber(plain, tokenizer).transcribe(clips, SHORT)
-    assert plain.batches[0] == (2, 3000)
+    assert plain.batches[0] == (3, 3000)
     found = Transcriber(streaming, tokenizer).transcribe(clips, SHORT)
     assert streaming.asked == [(len(wanted[0].windows) + 1, 3)]
     assert [(one.tokens, one.seams) for one in found] == [(one.tokens, one.seams) for one in wanted]

@@ -79,7 +79,7 @@ def host_search(engine: CudaEngine, mel: np.ndarray, forbidden: list[int], limit
         while not how.over[0]:
             logits = utterance.decode(feed)
             logits[:, forbidden] = -np.inf
-            feed = np.array([how.choose(0, logits)[1]])
+            feed = np.array([how.choose(0, *how.rank(logits))[1]])
         found.append(how._chosen[0])
     return found
 
