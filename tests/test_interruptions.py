@@ -91,7 +91,8 @@ CASES = (it_waits_until_the_block_is_over, nothing_comes_where_nothing_came,
 
 @pytest.mark.parametrize("case", [case.__name__ for case in CASES])
 def test_in_a_process_of_its_own(case: str) -> None:
-    code = (f"import sys; sys.path[:] = {sys.path!r}; from tests import test_interruptions; "
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background ignores it
+    code = (f"{heard}; import sys; sys.path[:] = {sys.path!r}; from tests import test_interruptions; "
             f"test_interruptions.{case}(); print('done')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=SECONDS)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
