@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whisper_factory.errors import EnvironmentFault, UserError
+from whisper_factory.errors import EnvironmentFault, FactoryError, UserError
 
 if TYPE_CHECKING:  # planning asks for the GPU, and must not pay for importing numpy
     from numpy.typing import NDArray
@@ -104,6 +104,13 @@ class CudaSlot:
         self._cuda.call("cudaEventSynchronize", self._event)
 
 
+def failure(name: str, code: int, text: bytes | None) -> FactoryError:
+    """What a function of CUDA's, the runtime's or the driver's (their numbers are the same), has failed with."""
+    if code == OUT_OF_MEMORY:
+        return UserError(FULL)
+    return EnvironmentFault(f"CUDA failed: {name}: {(text or b'unknown error').decode()} ({code})")
+
+
 class Cuda:
     """Memory of the first GPU, and one stream on which everything happens in order. See `device.Device`."""
 
@@ -130,11 +137,8 @@ class Cuda:
             EnvironmentFault: it failed otherwise.
         """
         code = getattr(self._library, name)(*arguments)
-        if code == OUT_OF_MEMORY:
-            raise UserError(FULL)
         if code != 0:
-            text = self._library.cudaGetErrorString(code).decode()
-            raise EnvironmentFault(f"CUDA failed: {name}: {text} ({code})")
+            raise failure(name, code, self._library.cudaGetErrorString(code))
 
     def allocate(self, size: int) -> int:
         """The address of `size` bytes, zeros; kept until the process ends."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, Protocol
 
-from whisper_factory.backends.cuda.cudart import FULL, OUT_OF_MEMORY, Cuda
+from whisper_factory.backends.cuda.cudart import Cuda, failure
 from whisper_factory.errors import EnvironmentFault, UserError
 
 NAME = "libcuda.so.1"
@@ -105,12 +105,10 @@ class CudaVirtual:
             EnvironmentFault: it failed otherwise.
         """
         code = getattr(self._library, name)(*arguments)
-        if code == OUT_OF_MEMORY:
-            raise UserError(FULL)
         if code != 0:
             text = ctypes.c_char_p()
             self._library.cuGetErrorString(code, ctypes.byref(text))
-            raise EnvironmentFault(f"CUDA failed: {name}: {(text.value or b'unknown error').decode()} ({code})")
+            raise failure(name, code, text.value)
 
     def reserve(self, size: int) -> int:
         """See `Virtual`."""
