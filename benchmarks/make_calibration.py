@@ -6,7 +6,8 @@
 Writes NAME.opus for every text below and clips.json (text, seconds, voice, noise, SHA-256, and the versions of the
 tools). The same versions make the same samples; the encoder puts a random number into each file.
 The texts were written for this project, and share no sentence with the validation's clips. Voices and noise go round
-in turn, so that every voice is heard clean and in noise.
+in turn, so that every voice is heard clean and in noise. A third of the second set are short turns, as people take
+them with a machine, with a pause of one to four seconds after them.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ VOICES: dict[str, list[str]] = {
 }
 # Decibels of the speech over the noise; None is none. Its length shares no factor with that of the voices.
 NOISES: tuple[int | None, ...] = (None, None, 20, None, 10, None, None, 5)
+SHORT, PAUSES = 45, (1.0, 4.0)  # characters of a text that has less are a short turn; seconds of the pause after it
 
 TEXTS = """
 I called the bank twice this week, but nobody could tell me why the payment was refused.
@@ -110,6 +112,73 @@ The microscope revealed tiny crystals that looked like feathers, stars and broke
 She whistled, and from behind the barn came a huge brown horse, followed by two curious goats.
 So that is my question to you: would you rather be famous for a year or content forever?
 """
+# Talkers in a clip's noise are of its own set: so the first has the samples that it had before there was a second.
+MORE = """
+The plumber came on Monday, fixed the tap in ten minutes, and charged us for two whole hours.
+Please enter your account number, followed by the hash key, or stay on the line to speak to somebody.
+A heron stood in the shallow water, perfectly still, as if it had been carved out of grey stone.
+We drove through the night and reached the border just before sunrise, tired, hungry and very cold.
+Her lecture on medieval bridges was, to everyone's surprise, the funniest part of the whole conference.
+The recipe says two teaspoons of salt, but I would start with one and taste it first.
+Three of the seven candidates withdrew after the debate, so the ballot had to be printed again.
+It is not the cost that worries me, said the widow, it is what the children will think.
+Heavy traffic on the ring road this morning, with a queue of four miles near the football ground.
+The robot lifts the crate, turns through ninety degrees, and sets it down on the conveyor belt.
+Nobody had warned the tourists that the cable car closes at five, so they walked down in the dark.
+My sister's wedding is on the twenty third of May, and I still haven't found a pair of shoes.
+In the attic we discovered a trunk full of maps, uniforms, and letters tied with green ribbon.
+Is there a pharmacy nearby that stays open on Sundays, or should I try the one at the airport?
+The printer is out of paper again, and the spare cartridges are locked in the manager's cupboard.
+Light travels about three hundred thousand kilometres in one second, which is hard to imagine.
+He apologised twice, yet his tone suggested that he would do exactly the same tomorrow.
+The bakery smelled of cinnamon, and a line of people stretched all the way to the fountain.
+Remember to save your work before you close the window, otherwise the last changes will be lost.
+A gust of wind tore the umbrella out of her hands and carried it across the canal.
+The minister refused to answer questions about the contract, and left by the side entrance.
+Our guide pointed at the ceiling and explained why the painter had left one angel unfinished.
+You can borrow my tent if you like, but the zip sticks and one of the poles is bent.
+The orchestra will perform works by Haydn and Brahms on Thursday, the eleventh of November.
+Between you and me, I think the old coach knew more about defending than all of them together.
+Sorry to bother you so late, but there is water coming through the kitchen ceiling.
+Two suspects were arrested in Manchester on Friday after a chase that lasted almost forty minutes.
+The tortoise lives in the garden from April to October and sleeps in a box through the winter.
+If the light on the front turns orange, hold the button for six seconds and let go.
+They say that the general kept a diary, but no page of it has ever been found.
+Our profit grew by eight percent, mainly because customers in Brazil and Mexico ordered more spare parts.
+The baby laughed every time the train went past, so we stayed on that bench for an hour.
+I read the contract from beginning to end, and I still don't know who pays for the insurance.
+Boil the eggs for seven minutes, cool them under running water, and peel them while they're warm.
+Somewhere in the forest an owl called, and a moment later another one answered.
+The judge gave him a choice between a fine of nine hundred dollars and thirty hours of work.
+Excuse me, is this seat taken? My friend and I would like to sit together.
+Snow is expected above six hundred metres tonight, with icy roads in the eastern valleys.
+The inventor sold his patent for almost nothing and regretted it for the rest of his days.
+Take the lift to level four, turn left, and ask for Mrs Patel at the information desk.
+Every evening the fishermen mend their nets on the quay and tell the same old stories.
+The vaccine was tested on eleven thousand people in five countries before it was approved.
+What I like best about this town is that you can hear the sea from almost every street.
+Without a word she folded the letter, put it into the stove, and watched it burn.
+Next song, please.
+Turn the volume down.
+Set a timer for fifteen minutes.
+Cancel that.
+What time is it?
+Call me back when you can.
+Lights off in the kitchen.
+Thirteen, fourteen.
+Good afternoon.
+Is anybody there?
+My surname is Walker, W A L K E R.
+The postcode is K T four, nine D P.
+Zero eight hundred, six one three, two seven.
+Mhm, I see.
+How much is it?
+Sixteen pounds eighty.
+Tomorrow at noon.
+Read it to me once more.
+I don't know.
+Wrong number, sorry.
+"""
 
 
 def main() -> None:
@@ -118,26 +187,47 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="directory to write to (default: the package's)")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    texts, voices = TEXTS.strip().splitlines(), list(VOICES)
-    spoken = [make_clips.speak(VOICES[voices[turn % len(voices)]], text) for turn, text in enumerate(texts)]
-    entries = []
-    for turn, text in enumerate(texts):
-        level = NOISES[turn % len(NOISES)]
-        entries.append(keep(out / f"{turn:02d}.opus", text, in_noise(spoken, turn, level),
-                            voice=voices[turn % len(voices)], noise_db=level))
+    sets = ((0, TEXTS), (64, MORE))
+    entries = [entry for first, texts in sets for entry in make(out, texts.strip().splitlines(), first)]
     manifest = {"made_by": "benchmarks/make_calibration.py", "tools": make_clips.tools(), "clips": entries}
     (out / "clips.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     seconds, size = sum(entry["seconds"] for entry in entries), sum(path.stat().st_size for path in out.iterdir())
     print(f"{len(entries)} clips, {seconds:.1f} s, {size / 1e6:.2f} MB in {out}")
 
 
-def in_noise(spoken: list[NDArray[np.float32]], turn: int, level: int | None) -> NDArray[np.float32]:
+def make(out: Path, texts: list[str], first: int) -> list[dict[str, Any]]:
+    """Write the clips of a set, numbered from `first` on, and describe them."""
+    voices, turns = list(VOICES), range(first, first + len(texts))
+    voiced = [voices[turn % len(voices)] for turn in turns]
+    spoken = [make_clips.speak(VOICES[voice], text) for voice, text in zip(voiced, texts, strict=True)]
+    entries = []
+    for place, (turn, text) in enumerate(zip(turns, texts, strict=True)):
+        level = NOISES[turn % len(NOISES)]
+        samples = in_noise(spoken, place, turn, level)
+        if len(text) < SHORT:
+            samples = np.concatenate([samples, pause(spoken[place], turn, level)])
+        entries.append(keep(out / f"{turn:02d}.opus", text, samples, voice=voiced[place], noise_db=level))
+    return entries
+
+
+def in_noise(spoken: list[NDArray[np.float32]], place: int, turn: int, level: int | None) -> NDArray[np.float32]:
     """A clip with pink noise or babble of the others, in turn."""
     if level is None:
-        return spoken[turn]
-    rng, length = np.random.default_rng([turn, level]), len(spoken[turn])
-    noise = speech.pink(length, rng) if turn // len(NOISES) % 2 else speech.talkers(spoken, turn, length, rng)
-    return speech.mixed(spoken[turn], noise, level)
+        return spoken[place]
+    rng, length = np.random.default_rng([turn, level]), len(spoken[place])
+    noise = speech.pink(length, rng) if turn // len(NOISES) % 2 else speech.talkers(spoken, place, length, rng)
+    return speech.mixed(spoken[place], noise, level)
+
+
+def pause(spoken: NDArray[np.float32], turn: int, level: int | None) -> NDArray[np.float32]:
+    """Silence, or pink noise as loud as a clip's own."""
+    rng = np.random.default_rng([turn, 0])
+    length = int(rng.uniform(*PAUSES) * make_clips.SAMPLE_RATE)
+    if level is None:
+        return np.zeros(length, np.float32)
+    noise = speech.pink(length, rng)
+    loudness = np.mean(np.square(spoken)) / np.mean(np.square(noise)) / 10 ** (level / 10)
+    return (noise * np.sqrt(loudness)).astype(np.float32)
 
 
 def keep(path: Path, text: str, samples: NDArray[np.float32], **about: Any) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
     speech, skipped = _speech(composition)
     chosen = _clips(composition.validation)
     precision = backend.checkpoint_precision(spec)
-    keep = planned_steps.keep(spec, precision, fetch, speech, chosen)
+    decided_on = speech if composition.calibration.clips else speech[: calibrating_clips.SENTENCES]
+    keep = planned_steps.keep(spec, precision, fetch, decided_on, chosen)
     convert = planned_steps.convert(spec, precision, (fetch, *keep), composition.calibration, speech)
     notes = [*notes, *skipped, *expectations.notes(spec, composition.calibration.method)]
     steps = [fetch, *keep, convert]

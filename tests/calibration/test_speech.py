@@ -106,13 +106,18 @@ def test_a_decoder_is_also_fed_texts_that_are_wrong() -> None:
     found = speech.windows(recordings(4), TENSORS, TINY.dimensions, words, 0)[1:5]
     prompt, end = len(words.prompt(None)), -1
     texts = [[text[prompt:end].tolist() for text in window.texts] for window in found]
-    for place, (right, twice, others, circles) in enumerate(texts):
+    for place, (right, twice, others, circles, *endings) in enumerate(texts):
         assert twice == 2 * right
         assert others == texts[place - 1][0]
         length = next(length for length in (1, 2, 3, 4) if circles[-2 * length : -length] == circles[-length:])
         times = next(times for times in range(speech.CIRCLES, 1, -1)
                      if circles[-length:] * times == circles[-length * times :])
         assert circles[: -length * times] == right[: len(circles) - length * times]
+        assert len(endings) == speech.ENDINGS
+        for ending in endings:
+            more = ending[len(right) :]
+            assert ending[: len(right)] == right
+            assert more in [right[-length:] * times for length in (1, 2, 3) for times in range(2, speech.CIRCLES + 1)]
 
 
 def test_the_beginning_of_some_clips_is_heard_alone_with_as_much_of_the_text() -> None:

@@ -6,8 +6,8 @@ take part; and one window of silence, of which engines make their end anchor. Wh
 the exact model's own transcript teaches.
 
 A decoder that only ever saw right texts does not know how to get out of a wrong one: with each clip it is also fed the
-text twice, another clip's text, and a text that begins to go round in circles. What it is to do there is what the exact
-model does.
+text twice, another clip's text, and texts that go round in circles, most of them at their end. What it is to do there
+is what the exact model does.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ Floats = NDArray[np.float32]
 JOINED = 4  # windows of clips one after the other
 SHORT, SHORTEST, SHORT_ENOUGH = 16, 0.5, 2.5  # clips of which the beginning is heard alone, and its seconds
 CIRCLES = 8  # times that some words of a text are repeated at most; twice at least
+ENDINGS = 2  # texts of a clip whose last one to three tokens are repeated: there most circles begin
+LONGEST_BEFORE, LONGEST_CIRCLING = 60, 120  # tokens of such a text before its circle, and with it
 LONGEST_TEXT = 200  # tokens that a window teaches at most
 FASTEST = 8.0  # tokens a second: a transcript that is longer goes round in circles
 SILENCE = (-10.0 + 4.0) / 4.0  # log-mel of no sound at all
@@ -97,10 +99,15 @@ def _beginning(whole: Heard, rng: np.random.Generator) -> Heard:
 
 
 def _wrong(tokens: list[int], others: list[int], rng: np.random.Generator) -> list[list[int]]:
-    """A text twice, another's, and one that goes round in circles of one to four tokens from somewhere on."""
+    """A text twice, another's, one that goes round in circles of one to four tokens from somewhere on, and some that
+    do so with what they end in."""
     start, length = int(rng.integers(max(1, len(tokens)))), int(rng.integers(1, 5))
     circle = tokens[start : start + length]
-    return [tokens * 2, others, tokens[:start] + int(rng.integers(2, CIRCLES + 1)) * circle]
+    found = [tokens * 2, others, tokens[:start] + int(rng.integers(2, CIRCLES + 1)) * circle]
+    for _ in range(ENDINGS):
+        last = tokens[-int(rng.integers(1, 4)) :]
+        found.append((tokens[:LONGEST_BEFORE] + int(rng.integers(2, CIRCLES + 1)) * last)[:LONGEST_CIRCLING])
+    return found
 
 
 def _frames(audio: Floats) -> int:

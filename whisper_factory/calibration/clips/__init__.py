@@ -1,4 +1,4 @@
-"""Speech to calibrate with: 64 bundled clips, or the user's own.
+"""Speech to calibrate with: 128 bundled clips, or the user's own.
 
 The bundled clips are synthetic (flite and espeak-ng, half of them in noise), 16 kHz Opus, made by
 benchmarks/make_calibration.py; no sentence of theirs is among the validation's.
@@ -19,6 +19,7 @@ from whisper_factory.whisper.audio import duration
 HERE = Path(__file__).resolve().parent
 MANIFEST = HERE / "clips.json"
 FEWEST = 8  # clips, of which anything can be learnt
+SENTENCES = 64  # of the bundled clips, the first: whole sentences. The others are as many, and short turns among them
 SHAPE = 'one {"audio": "clip.wav"} per line, or a JSON list of them ("text" and "language" are optional)'
 
 
