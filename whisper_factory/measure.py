@@ -184,6 +184,7 @@ def _row(transcript: Transcript, latency: float) -> dict[str, Any]:
         "text": transcript.text, "tokens": transcript.tokens, "language": transcript.language,
         "stopped": min(stops, key=WORST_FIRST.index),
         "runaway": any(heard.decoded.runaway for heard in transcript.windows),
+        "circles": sum(heard.decoded.circles for heard in transcript.windows),
         "avg_logprob": [heard.decoded.avg_logprob for heard in transcript.windows],
         "windows": len(transcript.windows), "seams": transcript.seams, "seconds": transcript.seconds,
         "latency_s": latency, "timings": dataclasses.asdict(transcript.timings), "warnings": transcript.warnings,

@@ -130,6 +130,8 @@ def _validation(report: dict[str, Any], on_gpu: bool) -> list[str]:
                      "device's to tell")
     if summary["runaways"]:
         lines.append(f"runaways    {summary['runaways']}")
+    if summary["circles"]:
+        lines.append(f"circles     {summary['circles']} without an end, after whose first round it heard on")
     verdicts = [f"{gate['name']} {'passed' if gate['passed'] else 'MISSED'}" for gate in report["gates"]]
     lines.append(f"gates       {', '.join(verdicts) or 'none configured'} (validation={report['name']})")
     return lines

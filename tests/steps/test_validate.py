@@ -10,21 +10,22 @@ REPORT = {"load_s": 0.1, "peak_rss_bytes": 150e6, "baseline_rss_bytes": 50e6, "t
 def row(**changes: Any) -> dict[str, Any]:
     plain = {"name": "a", "edge": False, "seconds": 2.0, "windows": 1, "latency_ms": 100.0, "words": 10,
              "word_errors": 1, "reference_word_errors": 0, "tokens": 20, "token_differences": 2, "runaway": False,
-             "reference_runaway": False}
+             "circles": 0, "reference_runaway": False}
     return {**plain, **changes}
 
 
 def test_summary_counts_over_all_clips_and_keeps_edge_clips_apart() -> None:
     rows = [row(), row(words=25, word_errors=1, tokens=20, token_differences=0, latency_ms=300.0),
             row(words=5, word_errors=0, tokens=4, token_differences=2, latency_ms=200.0, windows=2),
-            row(edge=True, words=10, word_errors=5, tokens=10, token_differences=5, runaway=True, latency_ms=9000.0)]
+            row(edge=True, words=10, word_errors=5, tokens=10, token_differences=5, runaway=True, circles=3,
+                latency_ms=9000.0)]
     summary = validate.summarise(rows, REPORT)
     assert summary["wer"] == 5.0  # 2 errors in 40 words, not the mean of 10 % and 3.3 %
     assert summary["reference_wer"] == 0.0
     assert summary["token_agreement"] == 0.95  # of what fitted in one window
     assert summary["cut_token_agreement"] == 0.5
     assert (summary["edge_clips"], summary["edge_wer"], summary["edge_token_agreement"]) == (1, 50.0, 0.5)
-    assert (summary["clips"], summary["cut_clips"], summary["runaways"]) == (3, 1, 1)
+    assert (summary["clips"], summary["cut_clips"], summary["runaways"], summary["circles"]) == (3, 1, 1, 3)
     assert (summary["latency_ms_mean"], summary["latency_ms_max"]) == (200.0, 300.0)
     assert summary["real_time_factor"] == 0.1
     assert summary["peak_rss_mb"] == 150.0

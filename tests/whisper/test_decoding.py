@@ -150,7 +150,7 @@ def test_a_loop_is_reported(beams: int) -> None:
     model = random_model(0)
     tokenizer = tokenizer_of(model.dims)
     result, = decode(Parrot(model, features(0, 1)), tokenizer, [tokenizer.prompt()], [None], 40, [FAR], beams)
-    assert (result.text, result.cut) == ("again", 39)
+    assert (result.text, len(result.dropped)) == ("again", 39)
     assert (result.stopped, result.runaway) == ("length", True)
 
 
@@ -158,8 +158,8 @@ def test_who_ends_by_himself_is_left_his_words() -> None:
     tokenizer = tokenizer_of(random_model(0).dims)
     again = [tokenizer.ranks.rank(b" again")] * 40
     ended, stopped = (answer(again, how, tokenizer, None, None) for how in ("eot", "budget"))
-    assert (ended.text, ended.cut, ended.runaway) == (" ".join(["again"] * 40), 0, True)
-    assert (stopped.text, stopped.cut, stopped.runaway) == ("again", 39, True)
+    assert (ended.text, len(ended.dropped), ended.runaway) == (" ".join(["again"] * 40), 0, True)
+    assert (stopped.text, len(stopped.dropped), stopped.runaway) == ("again", 39, True)
 
 
 def test_forbidden_tokens_never_come() -> None:

@@ -20,7 +20,7 @@ from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
 if TYPE_CHECKING:
     from whisper_factory.planned_steps import PlannedStep
 
-VERSION = 3
+VERSION = 4
 PROCESSES = 2
 TOGETHER, HELD = 16, 1 << 29  # windows of a batch, and bytes of their keys and values
 TRANSCRIPTS = "transcripts.json"

@@ -22,7 +22,7 @@ from whisper_factory.steps.reference import TRANSCRIPTS
 if TYPE_CHECKING:
     from whisper_factory.planned_steps import PlannedStep
 
-VERSION = 2
+VERSION = 3
 REPORT = "validation.json"
 EDGE_REMEDY = "a short window breaks here first; profile.end_anchor=50 and profile.margin_frames=100 protect it"
 
@@ -79,6 +79,7 @@ def _row(request: Row, heard: Row, reference: Row) -> Row:
         "tokens": max(len(heard["tokens"]), len(reference["tokens"])),
         "token_differences": edit_distance(reference["tokens"], heard["tokens"]),
         "runaway": heard["runaway"],
+        "circles": heard["circles"],
         "reference_runaway": reference["runaway"],
         "warnings": heard["warnings"],
     }
@@ -113,6 +114,7 @@ def summarise(rows: list[Row], report: Row) -> Row:
         "cut_token_agreement": _agreement(row for row in fair if row["windows"] > 1),
         "runaways": sum(row["runaway"] for row in rows),
         "reference_runaways": sum(row["reference_runaway"] for row in rows),
+        "circles": sum(row["circles"] for row in rows),
         "latency_ms_mean": round(1000 * busy / len(plain), 1),
         "latency_ms_median": round(median(row["latency_ms"] for row in plain), 1),
         "latency_ms_max": max(row["latency_ms"] for row in plain),

@@ -30,13 +30,14 @@ Stop = Literal["eot", "length", "budget"]
 class Decoded:
     """One window's answer."""
 
-    tokens: list[int]  # without the prompt, the closing <|endoftext|>, and what was cut
+    tokens: list[int]  # without the prompt, the closing <|endoftext|>, and what was dropped
     text: str
     language: str | None  # None: the model knows one language only
     avg_logprob: float | None  # natural log, per token chosen, <|endoftext|> counted; None: the runtime tells none
     stopped: Stop  # by <|endoftext|>, at the length limit, or at the runaway guard's budget
     runaway: bool  # longer than anyone speaks in that time, or repeating itself
-    cut: int  # tokens: of a circle that had no end, the rounds after the first
+    dropped: list[int]  # tokens of a circle that had no end: the rounds after the first
+    circles: int = 0  # that it was taken out of (see `circles`)
 
 
 def detect_languages(utterance: Utterance, windows: int, tokenizer: Tokenizer) -> list[str]:
@@ -57,16 +58,18 @@ def decode(
     budgets: Sequence[int],
     num_beams: int = 1,
     threads: int = 1,
+    barred: int | None = None,
 ) -> list[Decoded]:
     """Decode the windows of a fresh utterance, and close it.
 
     Args:
-        prompts: of each window, all of one length.
+        prompts: of each window, all of one length; with what was heard before, where decoding goes on.
         languages: of each window, for the result.
         max_new_tokens: the most tokens chosen for a window, <|endoftext|> counted, as OpenAI's sample_len.
         budgets: of each window, the runaway guard's (see `runaway.token_budget`).
         num_beams: 1 is greedy; else the width of the beam search (patience 1, scores divided by length).
         threads: that choose tokens, where the device does not.
+        barred: decoding goes on, and not with this token.
 
     Returns:
         One result a window.
@@ -76,7 +79,8 @@ def decode(
     """
     limits = [min(max_new_tokens, budget) for budget in budgets]
     results = []
-    found = _search(utterance, tokenizer, np.asarray(prompts, np.int64), limits, num_beams, threads)
+    rules = search.Suppression(tokenizer, barred)
+    found = _search(utterance, rules, tokenizer.eot, np.asarray(prompts, np.int64), limits, num_beams, threads)
     for sequence, language, limit in zip(found, languages, limits, strict=True):
         stopped: Stop = "eot" if sequence.ended else "length" if limit == max_new_tokens else "budget"
         mean = sequence.sum_logprob / (len(sequence.tokens) + 1)
@@ -87,23 +91,22 @@ def decode(
 def answer(tokens: list[int], stopped: Stop, tokenizer: Tokenizer, language: str | None,
            avg_logprob: float | None) -> Decoded:
     """A window's answer from all that was chosen, <|endoftext|> left out."""
-    kept = tokens if stopped == "eot" else tokens[: runaway.first_round(tokens)]
-    text, cut = tokenizer.decode(kept).strip(), len(tokens) - len(kept)
-    return Decoded(tokens=kept, text=text, language=language, avg_logprob=avg_logprob, stopped=stopped,
-                   runaway=stopped == "budget" or cut > 0 or runaway.loops(text), cut=cut)
+    kept = len(tokens) if stopped == "eot" else runaway.first_round(tokens)
+    text, dropped = tokenizer.decode(tokens[:kept]).strip(), tokens[kept:]
+    return Decoded(tokens=tokens[:kept], text=text, language=language, avg_logprob=avg_logprob, stopped=stopped,
+                   runaway=stopped == "budget" or bool(dropped) or runaway.loops(text), dropped=dropped)
 
 
-def _search(utterance: Utterance, tokenizer: Tokenizer, prompts: NDArray[np.int64], limits: Sequence[int],
-            num_beams: int, threads: int) -> list[search.Sequenced]:
+def _search(utterance: Utterance, rules: search.Suppression, eot: int, prompts: NDArray[np.int64],
+            limits: Sequence[int], num_beams: int, threads: int) -> list[search.Sequenced]:
     """What is found for each window: by the device where it can, else here, of the logits that it computes."""
-    rules = search.Suppression(tokenizer)
     if num_beams == 1 and isinstance(utterance, GreedyUtterance):
         try:
-            found = utterance.greedy(prompts, rules.at_first, rules.always, tokenizer.eot, limits)
+            found = utterance.greedy(prompts, rules.at_first, rules.always, eot, limits)
         finally:
             utterance.close()
-        return [search.Sequenced(tokens[:-1], total, True) if tokens[-1] == tokenizer.eot
+        return [search.Sequenced(tokens[:-1], total, True) if tokens[-1] == eot
                 else search.Sequenced(tokens, total, False) for tokens, total in found]
-    how = Greedy(tokenizer.eot, limits) if num_beams == 1 else BeamSearch(num_beams, tokenizer.eot, limits)
+    how = Greedy(eot, limits) if num_beams == 1 else BeamSearch(num_beams, eot, limits)
     search.run(utterance, prompts, rules, how, threads)
     return how.results()

@@ -3,7 +3,8 @@
 Two signs. A window's text is longer than anyone can speak in its time: decoding ends there. Or it compresses
 better than speech does: OpenAI's sign and threshold, looked at when decoding is over. Both are reported with the
 transcript. The text is changed in one case: decoding had to be stopped, and it was going round in circles then. Of
-these the first round stays. Who repeats himself and comes to an end is left his words.
+these the first round stays, and `circles` hears on from there. Who repeats himself and comes to an end is left his
+words.
 """
 
 from __future__ import annotations

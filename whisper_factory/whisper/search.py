@@ -37,9 +37,14 @@ class Sequenced:
 class Suppression:
     """Which tokens may not be chosen, as indices; OpenAI's SuppressTokens and SuppressBlank."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, barred: int | None = None) -> None:
+        """
+        Args:
+            barred: decoding goes on after words: it may begin with an end, but not with this token.
+        """
         self.always = sorted(tokenizer.suppressed_tokens)
-        self.at_first = sorted({*tokenizer.suppressed_tokens, *tokenizer.blank_tokens})
+        begins = tokenizer.blank_tokens if barred is None else (barred,)
+        self.at_first = sorted({*tokenizer.suppressed_tokens, *begins})
         self._always, self._at_first = np.asarray(self.always, np.int64), np.asarray(self.at_first, np.int64)
         self._biases: dict[bool, NDArray[np.float32]] = {}
 

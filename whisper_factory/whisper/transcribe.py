@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from whisper_factory.backends import (
     Utterance,
 )
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
-from whisper_factory.whisper import batching, generating, windows
+from whisper_factory.whisper import batching, circles, generating, notices, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
 from whisper_factory.whisper.languages import resolve_language
 from whisper_factory.whisper.logmel import log_mel
+from whisper_factory.whisper.notices import Heard
 from whisper_factory.whisper.options import Options, check, engine_directory, longest_answer
 from whisper_factory.whisper.runaway import token_budget
 from whisper_factory.whisper.tokenizer import Tokenizer
@@ -40,15 +42,6 @@ class Timings:
     log_mel: float = 0.0  # 0 where the engine makes it: then it is the encoder's
     encoder: float = 0.0  # and the projection of the cross-attention KV; 0 where the runtime does both in one
     decoder: float = 0.0  # and the choice of tokens
-
-
-@dataclass(frozen=True)
-class Heard:
-    """One window of a clip: where it lies, in seconds, and what was heard in it."""
-
-    start: float
-    end: float
-    decoded: Decoded
 
 
 @dataclass(frozen=True)
@@ -171,15 +164,17 @@ class Transcriber:
                          if len(jobs) > size and isinstance(self.engine, StreamingEngine)
                          else self.engine.listen(audio, frames))
             self._decode(utterance, jobs, options, marks)
+            self._leave_circles(jobs, frames, options)
         else:
             # One after the other: threads make it 4 % faster, and 36 MB of 376 larger (tiny.en, eight windows of 30 s).
-            mel = np.stack([log_mel(job.audio, self.spec.dimensions.n_mels, frames) for job in jobs])
+            mel = np.stack([self._log_mel(job, frames) for job in jobs])
             marks.append(time.perf_counter())
             if isinstance(self.engine, GeneratingEngine):
                 marks.append(time.perf_counter())
                 self._generate(self.engine, mel, jobs, options)
             else:
                 self._decode(self.engine.encode(mel), jobs, options, marks)
+                self._leave_circles(jobs, frames, options)
         marks.append(time.perf_counter())
         for job in jobs:
             job.seconds = np.diff(marks) / len(jobs)
@@ -195,6 +190,24 @@ class Transcriber:
             utterance.close()
         for job, decoded in zip(jobs, found, strict=True):
             job.decoded = decoded
+
+    def _leave_circles(self, jobs: list[_Job], frames: int, options: Options) -> None:
+        """Hear on the windows that went round in circles, one by one: they are rare."""
+        tokenizer, prompts, _, limit, budgets, beams = self._task(jobs, options)
+        for job, prompt, budget in zip(jobs, prompts, budgets, strict=True):
+            if job.decoded and job.decoded.dropped:
+                job.decoded = circles.heard_on(partial(self._alone, job, frames), tokenizer, prompt, job.decoded, limit,
+                                               budget, beams, self.engine.threads)
+
+    def _alone(self, job: _Job, frames: int) -> Utterance:
+        """A window, encoded by itself."""
+        if isinstance(self.engine, ListeningEngine):
+            return self.engine.listen([job.audio], frames)
+        assert not isinstance(self.engine, GeneratingEngine)
+        return self.engine.encode(self._log_mel(job, frames)[None])
+
+    def _log_mel(self, job: _Job, frames: int) -> NDArray[np.float32]:
+        return log_mel(job.audio, self.spec.dimensions.n_mels, frames)
 
     def _generate(
         self, engine: GeneratingEngine, mel: NDArray[np.float32], jobs: list[_Job], options: Options
@@ -227,34 +240,7 @@ class Transcriber:
             tokens=[token for part in heard for token in part.decoded.tokens],
             language=jobs[0].language,
             windows=heard,
-            warnings=[*_guesses(jobs), *_warnings(heard, seconds)],
+            warnings=[*notices.guessed(jobs[0].guessed), *notices.of_windows(heard, seconds)],
             seconds=seconds,
             timings=Timings(*np.sum([job.seconds for job in jobs], axis=0).tolist()),
         )
-
-
-def _guesses(jobs: list[_Job]) -> list[str]:
-    """The first window tells a clip's language; where it told none, that is said."""
-    return ["no language was detected, English is assumed; name it (--language) if it is another"] * jobs[0].guessed
-
-
-def _warnings(heard: list[Heard], seconds: float) -> list[str]:
-    found = []
-    if heard[-1].end < seconds:
-        dropped = seconds - heard[-1].end
-        found.append(f"the last {dropped:.2f} s of {seconds:.2f} s were cut off (padding_strategy=trim)")
-    for part in heard:
-        where = f"{part.start:.1f} to {part.end:.1f} s"
-        count = len(part.decoded.tokens)
-        if part.decoded.cut:
-            found.append(f"{where}: it went round in circles; {part.decoded.cut} tokens after the first round were "
-                         f"left out, and words may be missing")
-        elif part.decoded.stopped == "length":
-            found.append(f"{where}: stopped at {count} tokens, the most that this engine or max_new_tokens allows; "
-                         f"words may be missing")
-        elif part.decoded.stopped == "budget":
-            found.append(f"{where}: stopped at {count} tokens, more than anyone speaks in {part.end - part.start:.1f} "
-                         f"s; the end is probably invented")
-        elif part.decoded.runaway:
-            found.append(f"{where}: the text repeats itself; part of it is probably invented")
-    return found
