@@ -5,9 +5,10 @@
     python benchmarks/hard_windows.py --work outputs/hard --rows "precision=int4 calibration=gptq calibration.seed=1"
 
 One to four short words and then seconds of silence or noise, numbers, spelt letters, sentences that break off, and
-sentences at 5 dB: texts and voices that neither calibrate nor validate anything. *Circles* are the recordings whose
-runaway flag is up; *off* is the share of words that differ from what the float32 engine hears, for what is said matters
-less here than that it ends. A row is what is composed beside model and profile.
+sentences at 5 dB: texts and voices that neither calibrate nor validate anything. *Circles* are the recordings in which
+the decoder went round without an end, *runaways* those of them out of which it could not be taken; *off* is the share
+of words that differ from what the float32 engine hears, for what is said matters less here than that it ends. A row is
+what is composed beside model and profile.
 """
 
 from __future__ import annotations
@@ -154,13 +155,14 @@ def collect(folder: Path) -> list[speech.Spoken]:
 
 
 def cells(spoken: list[speech.Spoken], exact: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[str]:
-    """Circles of each kind and of all, and the share of words that are off."""
+    """Circles of each kind and of all, runaways, and the share of words that are off."""
     kinds = list(dict.fromkeys(one.condition for one in spoken))
-    counts = [sum(report["runaway"] for one, report in zip(spoken, found, strict=True) if one.condition == kind)
-              for kind in kinds]
+    counts = [sum(report["circles"] > 0 or report["runaway"] for one, report in zip(spoken, found, strict=True)
+                  if one.condition == kind) for kind in kinds]
     said = [words(report["text"]) for report in exact]
     off = sum(edit_distance(one, words(report["text"])) for one, report in zip(said, found, strict=True))
-    return [*map(str, [*counts, sum(counts)]), f"{100 * off / sum(map(len, said)):.1f}"]
+    runaways = sum(report["runaway"] for report in found)
+    return [*map(str, [*counts, sum(counts), runaways]), f"{100 * off / sum(map(len, said)):.1f}"]
 
 
 def main() -> None:
@@ -175,7 +177,8 @@ def main() -> None:
     spoken = collect(work / "recordings")
     kinds = dict.fromkeys(one.condition for one in spoken)
     print(f"{len(spoken)} recordings", file=sys.stderr)
-    print(f"| model | engine | {' | '.join(kinds)} | circles | off, % |\n|{'---|' * (len(kinds) + 4)}", flush=True)
+    header = ("model", "engine", *kinds, "circles", "runaways", "off, %")
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
     for model in options.models:
         exact: list[dict[str, Any]] = []
         for row in (FLOAT, *options.rows):

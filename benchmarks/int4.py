@@ -8,7 +8,8 @@
 
 A row is what is composed beside model and profile. The recordings are speech.py's, of which none calibrates anything;
 every engine hears each once, greedily. *More than float32* is the difference of word error rates, recording by
-recording, in percentage points, with a 95 % interval (a bootstrap over sentences, paired.py). The work folder keeps
+recording, in percentage points, with a 95 % interval (a bootstrap over sentences, paired.py). *Circles* are recordings
+in which the decoder was taken out of one or more, *runaways* those in which it had to be stopped. The work folder keeps
 what an engine of the same code has heard before.
 """
 
@@ -33,8 +34,8 @@ from whisper_factory.measure import _versions
 
 FLOAT = "precision=float32"
 ROWS = ("precision=int8", "precision=int4", "precision=int4_g128", "precision=int4_g32")
-HEADER = ("model", "profile", "engine", "recordings", "n", "WER %", "more than float32", "worse / better", "runaways",
-          "engine MB")
+HEADER = ("model", "profile", "engine", "recordings", "n", "WER %", "more than float32", "worse / better", "circles",
+          "runaways", "engine MB")
 LATENCY_CLIPS, ROUNDS = 8, 3
 
 
@@ -55,6 +56,7 @@ def compare(spoken: list[speech.Spoken], first: list[dict[str, Any]], second: li
         signs = Counter((b > a) - (b < a) for a, b in zip(paired.errors(said, one), paired.errors(said, other),
                                                           strict=True))
         yield [condition, str(len(chosen)), f"{found.second:.2f}", str(found), f"{signs[1]} / {signs[-1]}",
+               str(sum(second[index]["circles"] > 0 for index in chosen)),
                str(sum(second[index]["runaway"] for index in chosen))]
 
 
