@@ -42,7 +42,8 @@ def accuracy(job: Job) -> dict[str, Any]:
     transcriber = Transcriber.load(directory(job), job.get("threads"))
     found = transcriber.transcribe([clip["audio"] for clip in gpu_engines.clips(Path(job["payload"]))], options(job))
     return {"texts": [one.text for one in found], "tokens": [one.tokens for one in found],
-            "runaways": sum(heard.decoded.runaway for one in found for heard in one.windows)}
+            "runaways": sum(heard.decoded.runaway for one in found for heard in one.windows),
+            "circles": sum(heard.decoded.circles for one in found for heard in one.windows)}
 
 
 def latency(job: Job) -> dict[str, Any]:

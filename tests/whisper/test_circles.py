@@ -38,6 +38,17 @@ class Parrot(TorchUtterance):
         return logits
 
 
+class OneByOne(TorchUtterance):
+    """Takes no more than a prompt at once, and has a search of its own that cannot go on."""
+
+    def decode(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        assert tokens.shape[1] <= len(TOKENIZER.prompt())
+        return super().decode(tokens)
+
+    def greedy(self, *wanted: object) -> list[tuple[list[int], float]]:
+        raise AssertionError("it begins at the beginning")
+
+
 def circling(beams: int) -> Decoded:
     found, = decode(Parrot(MODEL, features(0, 1), FAR), TOKENIZER, [TOKENIZER.prompt()], [None], STEPS, [FAR], beams)
     assert found.dropped == [AGAIN] * (STEPS - 1)
@@ -58,9 +69,9 @@ def test_another_round_may_not_begin(beams: int) -> None:
 
 
 def test_it_is_openais_answer_after_what_was_heard() -> None:
-    fed = [*TOKENIZER.prompt(), AGAIN]
+    fed = [*TOKENIZER.prompt(), AGAIN]  # at once
     wanted, = decode(TorchUtterance(MODEL, features(0, 1)), TOKENIZER, [fed], [None], STEPS - 1, [FAR], barred=AGAIN)
-    found = gone_on(lambda: TorchUtterance(MODEL, features(0, 1)), circling(1))
+    found = gone_on(lambda: OneByOne(MODEL, features(0, 1)), circling(1))
     assert found.tokens == [AGAIN, *wanted.tokens]
     assert found.avg_logprob == wanted.avg_logprob
 

@@ -36,8 +36,8 @@ def heard_on(encode: Callable[[], Utterance], tokenizer: Tokenizer, prompt: Sequ
     """
     while found.dropped and found.circles < ATTEMPTS and len(found.tokens) < min(max_new_tokens, budget):
         said = len(found.tokens)
-        rest, = decode(encode(), tokenizer, [[*prompt, *found.tokens]], [found.language], max_new_tokens - said,
-                       [budget - said], num_beams, threads, barred=found.dropped[0])
+        rest, = decode(encode(), tokenizer, [prompt], [found.language], max_new_tokens - said, [budget - said],
+                       num_beams, threads, found.tokens, barred=found.dropped[0])
         tokens = [*found.tokens, *rest.tokens]
         text = tokenizer.decode(tokens).strip()
         found = replace(rest, tokens=tokens, text=text, circles=found.circles + 1,

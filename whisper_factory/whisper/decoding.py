@@ -58,18 +58,20 @@ def decode(
     budgets: Sequence[int],
     num_beams: int = 1,
     threads: int = 1,
+    said: Sequence[int] = (),
     barred: int | None = None,
 ) -> list[Decoded]:
     """Decode the windows of a fresh utterance, and close it.
 
     Args:
-        prompts: of each window, all of one length; with what was heard before, where decoding goes on.
+        prompts: of each window, all of one length.
         languages: of each window, for the result.
         max_new_tokens: the most tokens chosen for a window, <|endoftext|> counted, as OpenAI's sample_len.
         budgets: of each window, the runaway guard's (see `runaway.token_budget`).
         num_beams: 1 is greedy; else the width of the beam search (patience 1, scores divided by length).
         threads: that choose tokens, where the device does not.
-        barred: decoding goes on, and not with this token.
+        said: tokens after which decoding goes on; they are not in the result.
+        barred: but not with this token.
 
     Returns:
         One result a window.
@@ -80,7 +82,7 @@ def decode(
     limits = [min(max_new_tokens, budget) for budget in budgets]
     results = []
     rules = search.Suppression(tokenizer, barred)
-    found = _search(utterance, rules, tokenizer.eot, np.asarray(prompts, np.int64), limits, num_beams, threads)
+    found = _search(utterance, rules, tokenizer.eot, np.asarray(prompts, np.int64), said, limits, num_beams, threads)
     for sequence, language, limit in zip(found, languages, limits, strict=True):
         stopped: Stop = "eot" if sequence.ended else "length" if limit == max_new_tokens else "budget"
         mean = sequence.sum_logprob / (len(sequence.tokens) + 1)
@@ -97,10 +99,10 @@ def answer(tokens: list[int], stopped: Stop, tokenizer: Tokenizer, language: str
                    runaway=stopped == "budget" or bool(dropped) or runaway.loops(text), dropped=dropped)
 
 
-def _search(utterance: Utterance, rules: search.Suppression, eot: int, prompts: NDArray[np.int64],
+def _search(utterance: Utterance, rules: search.Suppression, eot: int, prompts: NDArray[np.int64], said: Sequence[int],
             limits: Sequence[int], num_beams: int, threads: int) -> list[search.Sequenced]:
     """What is found for each window: by the device where it can, else here, of the logits that it computes."""
-    if num_beams == 1 and isinstance(utterance, GreedyUtterance):
+    if num_beams == 1 and not said and isinstance(utterance, GreedyUtterance):
         try:
             found = utterance.greedy(prompts, rules.at_first, rules.always, eot, limits)
         finally:
@@ -108,5 +110,5 @@ def _search(utterance: Utterance, rules: search.Suppression, eot: int, prompts: 
         return [search.Sequenced(tokens[:-1], total, True) if tokens[-1] == eot
                 else search.Sequenced(tokens, total, False) for tokens, total in found]
     how = Greedy(eot, limits) if num_beams == 1 else BeamSearch(num_beams, eot, limits)
-    search.run(utterance, prompts, rules, how, threads)
+    search.run(utterance, prompts, rules, how, threads, said)
     return how.results()

@@ -6,7 +6,7 @@ they have, until those before them have ended; a window's answer is the same eit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -90,6 +90,7 @@ class _Part:
     utterance: Utterance
     windows: list[int]
     feed: NDArray[np.int64]  # [rows, new], what they are fed next
+    begins: int = 0  # tokens that they had been fed when that was said first
 
     def room(self, width: int) -> int:
         """How many of its windows can be fed now, from the first on, and become `width` sequences each."""
@@ -105,23 +106,29 @@ class _Part:
     def split(self, count: int) -> _Part:
         """Keep the first `count` windows; the others are returned."""
         first = len(self.feed) // len(self.windows) * count
-        other = _Part(self.utterance.split(count), self.windows[count:], self.feed[first:])
+        other = _Part(self.utterance.split(count), self.windows[count:], self.feed[first:], self.begins)
         self.windows, self.feed = self.windows[:count], self.feed[:first]
         return other
 
 
-def run(utterance: Utterance, prompts: NDArray[np.int64], rules: Suppression, search: Search, threads: int = 1) -> None:
+def run(utterance: Utterance, prompts: NDArray[np.int64], rules: Suppression, search: Search, threads: int = 1,
+        said: Sequence[int] = ()) -> None:
     """Decode the windows of a fresh utterance until the search says that all are over, and close it.
 
     Args:
         prompts: [windows, length].
         threads: that rank tokens, each of some windows, where the utterance does not.
+        said: tokens after the prompt of every window, after which it goes on.
 
     Raises:
         UserError: sequences wait for memory, and none is left that could give some back.
     """
     parts = [_Part(utterance, list(range(len(prompts))), prompts)]
     try:
+        for token in said:  # one by one: some engines take no more than a prompt at once
+            utterance.decode(parts[0].feed)
+            parts[0].feed = np.full((len(prompts), 1), token, np.int64)
+            parts[0].begins = utterance.length
         with mapping(min(threads, len(prompts))) as mapped:
             while parts:
                 part = _next_part(parts, search)
@@ -149,7 +156,7 @@ def _next_part(parts: list[_Part], search: Search) -> _Part:
 
 def _ranked(part: _Part, rules: Suppression, search: Search, mapped: Callable[..., Iterator[Ranked]]) -> list[Ranked]:
     """Feed a part: the most probable next tokens of each window's sequences, by the engine where it can."""
-    first, each = part.utterance.length == 0, len(part.feed) // len(part.windows)
+    first, each = part.utterance.length == part.begins, len(part.feed) // len(part.windows)
     own = [slice(place * each, (place + 1) * each) for place in range(len(part.windows))]
     if isinstance(part.utterance, RankingUtterance):
         tokens, logprobs = part.utterance.rank(part.feed, rules.bias(part.utterance.n_vocab, first), search.count)
