@@ -1,0 +1,44 @@
+"""Work that waits for nothing gives way to work that is waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from whisper_factory.calibration.workers import LATER, Workers
+
+
+def test_results_come_in_order() -> None:
+    with Workers() as workers:
+        assert list(workers.map(lambda number: time.sleep(0.002 * (5 - number)) or number, range(5))) == [0, 1, 2, 3, 4]
+
+
+def test_what_can_wait_is_done_after_what_was_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whisper_factory.threads.MOST", 1)
+    done, held = list[str](), threading.Event()
+    with Workers() as workers:
+        workers.start(held.wait)
+        last = workers.start(lambda: done.append("later"), LATER)
+        first = workers.start(lambda: done.append("now"))
+        held.set()
+        last.result(10)
+        first.result(10)
+    assert done == ["now", "later"]
+
+
+def test_an_error_is_raised_where_the_result_is_asked_for() -> None:
+    with Workers() as workers, pytest.raises(ZeroDivisionError):
+        list(workers.map(lambda number: 1 / number, [2, 1, 0, 3]))
+
+
+def test_what_was_not_begun_is_left_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whisper_factory.threads.MOST", 1)
+    done = list[int]()
+    with Workers() as workers:
+        begun = threading.Event()
+        workers.start(lambda: begun.set() or time.sleep(0.2))
+        workers.start(lambda: done.append(1), LATER)
+        begun.wait(10)
+    assert not done
