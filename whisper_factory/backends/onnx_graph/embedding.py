@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,16 +86,17 @@ class TokenEmbedding:
         """
         if tokens.min() < 0 or tokens.max() >= self._sizes.n_vocab:
             raise ValueError(f"tokens {tokens.ravel().tolist()}: a token is 0 to {self._sizes.n_vocab - 1}")
-        found = np.stack([self._row(int(token)) for token in tokens.ravel()])
+        layout, flat = self._layout, tokens.ravel().tolist()
+        found = self._read(layout.row, 0, flat, layout.dtype).astype(np.float32)
+        if layout.blocks:
+            if layout.dtype == "uint8":
+                found -= ZERO
+            scales = self._read(4 * layout.blocks, layout.scales, flat, "<f4")
+            found = found.reshape(len(flat), layout.blocks, -1) * scales[:, :, None]
         return found.reshape(*tokens.shape, self._sizes.n_text_state)
 
-    def _row(self, token: int) -> NDArray[np.float32]:
-        layout, file = self._layout, self._file.fileno()
-        row = np.frombuffer(os.pread(file, layout.row, token * layout.row), layout.dtype).astype(np.float32)
-        if not layout.blocks:
-            return row
-        size = 4 * layout.blocks
-        scale = np.frombuffer(os.pread(file, size, layout.scales + token * size), np.float32)
-        if layout.dtype == "uint8":
-            row -= ZERO
-        return (row.reshape(layout.blocks, -1) * scale[:, None]).ravel()
+    def _read(self, size: int, start: int, tokens: list[int], dtype: str) -> NDArray[Any]:
+        """Of each token `size` bytes of a table that begins at `start`, [tokens, numbers]."""
+        file = self._file.fileno()
+        read = b"".join([os.pread(file, size, start + token * size) for token in tokens])
+        return np.frombuffer(read, dtype).reshape(len(tokens), -1)
