@@ -23,6 +23,7 @@ LINEAR_HZ, LINEAR_MELS, LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27.0
 # Frames of one matrix product: few enough that NumPy's BLAS does not share it among threads, whose waiting for a
 # processor that is busy took ten times as long as the whole product.
 TOGETHER = 8
+AT_ONCE = 600  # frames; their spectra stay in a core's cache, and need no fresh memory
 
 
 @functools.cache
@@ -51,9 +52,7 @@ def log_mel(audio: NDArray[np.float32], n_mels: int, frames: int) -> NDArray[np.
     """
     audio = np.asarray(audio, dtype=np.float32)[: frames * HOP_LENGTH]
     touched = min(frames, -(-(len(audio) + N_FFT // 2) // HOP_LENGTH))
-    power = np.zeros((-(-touched // TOGETHER), TOGETHER, N_FFT // 2 + 1), dtype=np.float32)
-    np.square(np.abs(_spectra(audio, frames, touched)), out=power.reshape(-1, power.shape[2])[:touched])
-    mels = np.matmul(power, mel_filters(n_mels).T).reshape(-1, n_mels)[:touched]
+    mels = _mels(audio, n_mels, frames, touched)
     levels = np.full((n_mels, frames), np.log10(FLOOR), dtype=np.float32)
     levels[:, :touched] = np.log10(np.maximum(mels, np.float32(FLOOR))).T
     np.maximum(levels, levels.max() - np.float32(RANGE), out=levels)
@@ -62,12 +61,19 @@ def log_mel(audio: NDArray[np.float32], n_mels: int, frames: int) -> NDArray[np.
     return levels
 
 
-def _spectra(audio: NDArray[np.float32], frames: int, touched: int) -> NDArray[np.complexfloating]:
-    """Spectra [touched, 201] of the first frames, each centred on its sample, the window reflected at both ends."""
+def _mels(audio: NDArray[np.float32], n_mels: int, frames: int, touched: int) -> NDArray[np.float32]:
+    """Mel bins [touched, n_mels] of the first frames, each centred on its sample, the window reflected at both ends."""
     half = N_FFT // 2
     signal = np.zeros(frames * HOP_LENGTH + N_FFT, dtype=np.float32)
     signal[half : half + len(audio)] = audio
     signal[:half] = signal[2 * half : half : -1]
     signal[-half:] = signal[-half - 2 : -2 * half - 2 : -1]
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
-    return np.fft.rfft(sliding_window_view(signal, N_FFT)[::HOP_LENGTH][:touched] * hann)
+    parts, filters = sliding_window_view(signal, N_FFT)[::HOP_LENGTH][:touched], mel_filters(n_mels).T
+    mels = np.empty((touched, n_mels), dtype=np.float32)
+    for start in range(0, touched, AT_ONCE):
+        spectra = np.fft.rfft(parts[start : start + AT_ONCE] * hann)
+        power = np.zeros((-(-len(spectra) // TOGETHER), TOGETHER, spectra.shape[1]), dtype=np.float32)
+        np.square(np.abs(spectra), out=power.reshape(-1, power.shape[2])[: len(spectra)])
+        mels[start : start + AT_ONCE] = np.matmul(power, filters).reshape(-1, n_mels)[: len(spectra)]
+    return mels

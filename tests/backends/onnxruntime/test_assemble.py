@@ -81,7 +81,7 @@ def test_only_the_anchor_is_computed(engines: Lookup, tmp_path: Path) -> None:
 
 
 def test_embedding_is_stored_once(engines: Lookup) -> None:
-    """The largest matrix of a small model, once in bytes: float32, float16, and 8 bits with a scale a block."""
+    """The largest matrix of a small model, once in bytes: float32, float16, and 8 bits with a scale a row."""
     table = 51864 * 128
     integers = -(-table // 4096) * 4096 + 4 * 51864  # the scales begin on a page
     sizes = {"float32": 4 * table, "float16": 2 * table, "int8": integers, "int4": integers}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,19 +38,20 @@ def quantized(checkpoint: Checkpoint) -> tuple[NDArray[np.int8], NDArray[np.floa
 class Layout(NamedTuple):
     """Where things lie in the file: n_vocab rows, then in integer engines float32 scales, [n_vocab, blocks]."""
 
-    dtype: str  # of the rows: float32, float16, or uint8 around ZERO
+    dtype: str  # of the rows: float32, float16, uint8 around ZERO, or int8
     row: int  # bytes
     scales: int  # where they begin; in float engines, where the file ends
     blocks: int  # scales of a row; 0 in float engines
 
     @classmethod
-    def of(cls, sizes: Dimensions, precision: Precision) -> Layout:
-        """The layout of an engine's table."""
+    def of(cls, sizes: Dimensions, precision: Precision, whole_rows: bool = False) -> Layout:
+        """The layout of an engine's table; `whole_rows`: of integers with one scale for a row."""
         if not precision.bits:
             row = sizes.n_text_state * np.dtype(precision.dtype).itemsize
             return cls(precision.dtype, row, sizes.n_vocab * row, 0)
         row = sizes.n_text_state
-        return cls("uint8", row, -(-sizes.n_vocab * row // PAGE) * PAGE, row // block_size(row))
+        scales = -(-sizes.n_vocab * row // PAGE) * PAGE
+        return cls("int8", row, scales, 1) if whole_rows else cls("uint8", row, scales, row // block_size(row))
 
     def size(self, n_vocab: int) -> int:
         """Bytes of the whole file."""
@@ -60,12 +61,15 @@ class Layout(NamedTuple):
 class TokenEmbedding:
     """The table of an engine."""
 
-    def __init__(self, path: Path, sizes: Dimensions, precision: Precision) -> None:
+    def __init__(self, path: Path, sizes: Dimensions, precision: Precision, whole_rows: bool = False) -> None:
         """
+        Args:
+            whole_rows: an engine of integers has one scale for a row, not one a block of it.
+
         Raises:
             UserError: the file is missing or damaged.
         """
-        self._sizes, self._layout = sizes, Layout.of(sizes, precision)
+        self._sizes, self._layout = sizes, Layout.of(sizes, precision, whole_rows)
         try:
             self._file = path.open("rb", buffering=0)
             found = os.fstat(self._file.fileno()).st_size
@@ -82,14 +86,17 @@ class TokenEmbedding:
         """
         if tokens.min() < 0 or tokens.max() >= self._sizes.n_vocab:
             raise ValueError(f"tokens {tokens.ravel().tolist()}: a token is 0 to {self._sizes.n_vocab - 1}")
-        found = np.stack([self._row(int(token)) for token in tokens.ravel()])
+        layout, flat = self._layout, tokens.ravel().tolist()
+        found = self._read(layout.row, 0, flat, layout.dtype).astype(np.float32)
+        if layout.blocks:
+            if layout.dtype == "uint8":
+                found -= ZERO
+            scales = self._read(4 * layout.blocks, layout.scales, flat, "<f4")
+            found = found.reshape(len(flat), layout.blocks, -1) * scales[:, :, None]
         return found.reshape(*tokens.shape, self._sizes.n_text_state)
 
-    def _row(self, token: int) -> NDArray[np.float32]:
-        layout, file = self._layout, self._file.fileno()
-        row = np.frombuffer(os.pread(file, layout.row, token * layout.row), layout.dtype).astype(np.float32)
-        if not layout.blocks:
-            return row
-        size = 4 * layout.blocks
-        scale = np.frombuffer(os.pread(file, size, layout.scales + token * size), np.float32)
-        return ((row - ZERO).reshape(layout.blocks, -1) * scale[:, None]).ravel()
+    def _read(self, size: int, start: int, tokens: list[int], dtype: str) -> NDArray[Any]:
+        """Of each token `size` bytes of a table that begins at `start`, [tokens, numbers]."""
+        file = self._file.fileno()
+        read = b"".join([os.pread(file, size, start + token * size) for token in tokens])
+        return np.frombuffer(read, dtype).reshape(len(tokens), -1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "check", "checkpoint_precision", "footprint",
            "kv_modes", "load", "notes", "settle", "tools"]
 
-VERSION = 6
+VERSION = 7
 LIBRARIES = ("numpy", "onnxruntime")
 COMPUTED = {"end_anchor.bin": "<f4"}
 UNPROMISED: tuple[str, ...] = ()

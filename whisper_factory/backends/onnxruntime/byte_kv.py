@@ -34,7 +34,7 @@ def round_kv(graph: Graph, flat: str, part: str, output: str, sizes: Dimensions)
     """
     name, heads, size = f"{flat}.bytes", sizes.n_text_head, sizes.head_size
     magnitude = graph.node("Abs", [flat], f"{name}.size")
-    rounded, scale = _round(graph, magnitude, flat, LARGEST, graph.scalar(0, np.int8), name, axis=1)
+    rounded, scale = round_along(graph, magnitude, flat, LARGEST, graph.scalar(0, np.int8), name, axis=1)
     split = graph.node("Reshape", [rounded, graph.ints(0, 0, heads, size)], f"{name}.heads")
     graph.node("Transpose", [split], output, perm=[0, 2, 3, 1] if part == "key" else [0, 2, 1, 3])
     factor = size**-0.5 if part == "key" else 1.0
@@ -66,11 +66,11 @@ def attend(graph: Graph, queries: str, layer: int, name: str, sizes: Dimensions)
     scaled = graph.node("Mul", [queries, f"{keys}_scale"], f"{name}.queries")
     heads = graph.node("Reshape", [scaled, graph.ints(0, 0, sizes.n_text_head, 1, sizes.head_size)], f"{name}.heads")
     split = graph.node("Transpose", [heads], f"{name}.split", perm=by_head)
-    rounded, scale = _round(graph, graph.node("Abs", [split], f"{name}.sizes"), split, LARGEST,
+    rounded, scale = round_along(graph, graph.node("Abs", [split], f"{name}.sizes"), split, LARGEST,
                             graph.scalar(LARGEST, np.uint8), f"{name}.query")
     exact = graph.node("Sub", [_product(graph, rounded, keys, f"{name}.product"), f"{keys}_sum"], f"{name}.exact")
     weights = graph.node("Softmax", [graph.node("Mul", [exact, scale], f"{name}.scores")], f"{name}.weights", axis=-1)
-    rounded, scale = _round(graph, weights, weights, TOP, graph.scalar(0, np.uint8), f"{name}.weight")
+    rounded, scale = round_along(graph, weights, weights, TOP, graph.scalar(0, np.uint8), f"{name}.weight")
     sums = _product(graph, rounded, values, f"{name}.sums")
     mixed = graph.node("Transpose", [graph.node("Mul", [sums, scale], f"{name}.mixed")], f"{name}.joined", perm=by_head)
     flat = graph.node("Reshape", [mixed, graph.ints(0, -1, sizes.n_text_state)], f"{name}.flat")
@@ -82,7 +82,7 @@ def _product(graph: Graph, rows: str, matrices: str, name: str) -> str:
     return graph.node("Cast", [graph.node("MatMulInteger", [rows, matrices], f"{name}.integers")], name, to=FLOAT32)
 
 
-def _round(graph: Graph, sizes: str, x: str, steps: int, zero: str, name: str, axis: int = -1) -> tuple[str, str]:
+def round_along(graph: Graph, sizes: str, x: str, steps: int, zero: str, name: str, axis: int = -1) -> tuple[str, str]:
     """x in bytes around `zero`, and its scales: along `axis`, the largest of its `sizes` over `steps`.
 
     QuantizeLinear is given a scale of 1, as one for each channel takes it ten times as long.

@@ -16,9 +16,8 @@ import numpy as np
 
 from whisper_factory.backends.onnx_graph.blocks import cross_attention, mlp
 from whisper_factory.backends.onnx_graph.graph import INT32, WeightFile
-from whisper_factory.backends.onnxruntime import byte_kv
+from whisper_factory.backends.onnxruntime import byte_head, byte_kv, head
 from whisper_factory.backends.onnxruntime.attention import self_attention
-from whisper_factory.backends.onnxruntime.head import write_logits, write_ranking
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.progress import Advance
 
@@ -90,6 +89,8 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
             for part in "kv":
                 graph.input(f"cross_{part}_{layer}", np.float32,
                             ["windows", sizes.n_text_head, "length", sizes.head_size])
+    if dialect.cross_in_bytes:
+        embedded = byte_head.write_embedded(dialect, embedded)
     x, step = _embed(dialect, embedded, past)
     for layer in range(sizes.n_text_layer):
         block = f"decoder.blocks.{layer}"
@@ -98,8 +99,12 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
         x = mlp(dialect, x, block)
         advance(1)
     x = graph.node("Gather", [x, graph.index(-1)], "decoder.last", axis=1)  # [rows, state]
-    write_logits(graph, dialect.checkpoint, table, dialect.layer_norm(x, "decoder.ln"), bias)
-    write_ranking(graph, count)
+    if dialect.cross_in_bytes:
+        byte_head.write_logits(dialect, table, x, bias)
+        byte_head.write_ranking(graph, count, sizes.n_vocab)
+    else:
+        head.write_logits(graph, dialect.checkpoint, table, dialect.layer_norm(x, "decoder.ln"), bias)
+        head.write_ranking(graph, count)
     graph.output("logits", np.float32, ["rows", sizes.n_vocab])
     graph.output("ranked_tokens", np.int64, ["rows", "count"])
     graph.output("ranked_logprobs", np.float32, ["rows", "count"])

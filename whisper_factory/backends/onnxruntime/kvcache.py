@@ -190,6 +190,8 @@ class KVBlock:
     def select_windows(self, windows: NDArray[np.int64]) -> None:
         """Window i becomes old window windows[i]."""
         before, after = self.windows, len(windows)
+        if before == after and np.array_equal(windows, np.arange(before)):
+            return
         source, self.cross = self.cross, self._cross_tensors(after)
         for new, old in zip(self.cross, source, strict=True):
             _move_rows(new, old, windows, old.shape[2])

@@ -33,6 +33,7 @@ from whisper_factory.backends.onnx_graph.runtime import (
 )
 from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
+from whisper_factory.backends.onnxruntime.sizes import cross_in_bytes
 from whisper_factory.backends.requests import check_mel, check_tokens, windows_of
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.threads import physical_cores
@@ -84,7 +85,8 @@ class OnnxRuntimeEngine:
         self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack)
         if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
             return_freed_memory()
-        self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision)
+        self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision,
+                                        cross_in_bytes(self.spec))
         self.memory = KVMemory(self.spec)
         self.unbiased = np.zeros(self.spec.dimensions.n_vocab, np.float32)
 
