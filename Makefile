@@ -10,7 +10,7 @@ run: $(VENV)/.installed
 
 # In two processes, a module's tests in one of them; then what measures time, alone.
 test: lint
-	$(VENV)/bin/python -m pytest -m 'not alone' --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(VENV)/bin/python -m pytest -m 'not alone' --numprocesses 2 --no-loadscope-reorder
 	$(VENV)/bin/python -m pytest -m alone
 
 lint: $(VENV)/.installed-dev

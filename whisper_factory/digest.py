@@ -30,8 +30,10 @@ def of_data(data: Any) -> str:
 
 def of_tree(directory: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file below a directory, by POSIX path relative to it, sorted."""
+    from whisper_factory.threads import ahead
+
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return {
-        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": of_file(path)}
-        for path in files
+        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256}
+        for path, sha256 in zip(files, ahead(of_file, files), strict=True)
     }

@@ -76,7 +76,7 @@ def test_feed_forward_in_parts(checkpoint: Checkpoint, tmp_path: Path) -> None:
     erf = np.vectorize(math.erf)
     expected = layer(checkpoint, f"{BLOCK}.mlp.2", (hidden * (1 + erf(hidden / 2**0.5)) / 2).astype(np.float32))
     assert np.abs(run(graph, x) - expected).mean() < 0.03 * np.abs(expected).mean()
-    write_unrounded(graph, tmp_path / "exact.onnx")
+    write_unrounded(graph, tmp_path / "exact.onnx", f"{BLOCK}.mlp.2.output")
     np.testing.assert_allclose(run(tmp_path / "exact.onnx", x), expected, atol=2e-5)
 
 
