@@ -43,7 +43,7 @@ def measured(model: str, method: str, group_size: int, folder: Path) -> tuple[fl
         write_rank_file(made, ranks_from_tokenizer_json(found))
     else:
         made.write_bytes(found.read_bytes())
-    speech = [asdict(one) | {"path": str(one.path)} for one in clips.bundled()]
+    speech = [asdict(one) | {"path": str(one.path)} for one in clips.bundled_for(sizes)]
     layers, start = sum(map(is_quantized, tensor_shapes(sizes))), time.perf_counter()
     calibrating.calibrate(folder, "random", layers, made, Precision("int4", 4, "float16", group_size),
                           {"method": method, "seed": 0, "clips": "", "version": 0}, speech, folder / "out", silent)
@@ -62,7 +62,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             seconds, peak = measured(model, options.method, options.group_size, Path(folder))
         sizes = Dimensions(**vars(composition(f"model={model}").model.dimensions))
-        print(f"| {model} | {seconds:.0f} | {duration(sizes, clips.bundled())} | {peak:.2f} |", flush=True)
+        print(f"| {model} | {seconds:.0f} | {duration(sizes, clips.bundled_for(sizes))} | {peak:.2f} |", flush=True)
     print(f"\n{machine(_versions('onnxruntime'), 2)}")
 
 

@@ -19,6 +19,7 @@ from whisper_factory.engine_spec import EngineSpec, said
 from whisper_factory.errors import UserError
 from whisper_factory.planned_steps import PlannedStep
 from whisper_factory.schema import Composition, ValidationConfig
+from whisper_factory.whisper.dimensions import Dimensions
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,10 @@ def make(composition: Composition, in_store: Callable[[str, str], bool], notes: 
     backend, kit = backends.get(composition.backend_package), backends.kit(composition.backend_package)
     spec = backend.settle(composition.engine_spec())
     fetch = planned_steps.fetch(composition, source)
-    speech, skipped = _speech(composition)
+    speech, skipped = _speech(composition, spec.dimensions)
     chosen = _clips(composition.validation)
     precision = backend.checkpoint_precision(spec)
-    decided_on = speech if composition.calibration.clips else speech[: calibrating_clips.SENTENCES]
-    keep = planned_steps.keep(spec, precision, fetch, decided_on, chosen)
+    keep = planned_steps.keep(spec, precision, fetch, _decided_on(composition, speech), chosen)
     convert = planned_steps.convert(spec, precision, (fetch, *keep), composition.calibration, speech)
     notes = [*notes, *skipped, *expectations.notes(spec, composition.calibration.method)]
     steps = [fetch, *keep, convert]
@@ -101,14 +101,21 @@ def _clips(validation: ValidationConfig) -> list[Clip]:
     return chosen
 
 
-def _speech(composition: Composition) -> tuple[list[Speech], list[str]]:
+def _speech(composition: Composition, dimensions: Dimensions) -> tuple[list[Speech], list[str]]:
     """What is calibrated with, or decided on, and a warning about each clip that cannot be read."""
     calibration = composition.calibration
     if calibration.method == "none" and composition.precision.max_wer_delta is None:
         return [], []
     if calibration.clips:
         return calibrating_clips.from_manifest(sources.local(calibration.clips))
-    return calibrating_clips.bundled(), []
+    return calibrating_clips.bundled_for(dimensions), []
+
+
+def _decided_on(composition: Composition, speech: list[Speech]) -> list[Speech]:
+    """What decides which layers keep 8 bits: every model is tried on it many times."""
+    if composition.calibration.clips or composition.precision.max_wer_delta is None:
+        return speech
+    return calibrating_clips.bundled()[: calibrating_clips.SENTENCES]
 
 
 def _composition_key(composition: Composition, spec: EngineSpec, fetch: PlannedStep, heard: str | None,

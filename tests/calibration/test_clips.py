@@ -16,6 +16,7 @@ from whisper_factory import digest
 from whisper_factory.calibration import clips
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.audio import read_audio
+from whisper_factory.whisper.dimensions import Dimensions
 
 
 def wav(path: Path, seconds: float = 0.5) -> Path:
@@ -99,3 +100,14 @@ def test_planning_with_the_bundled_clips_needs_no_numpy() -> None:
     code = ("import sys; from whisper_factory.calibration import clips, duration, expectations; clips.digest("
             "clips.bundled()); sys.exit('numpy' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_large_model_is_calibrated_on_half_of_them_of_either_kind() -> None:
+    def sized(state: int) -> Dimensions:
+        return Dimensions(80, 1500, state, 8, 4, 51864, 448, state, 8, 4)
+
+    assert clips.bundled_for(sized(512)) == clips.bundled()
+    half = clips.bundled_for(sized(768))
+    assert len(half) == 64
+    assert {one.name for one in clips.bundled()[: clips.SENTENCES]} & {one.name for one in half}
+    assert {one.name for one in clips.bundled()[clips.SENTENCES :]} & {one.name for one in half}

@@ -52,6 +52,12 @@ def test_gelu_in_both_tails() -> None:
     np.testing.assert_allclose(forward.gelu(x.copy()), exact, atol=1e-6)
 
 
+def test_gelu_makes_nothing_whose_products_are_subnormal() -> None:
+    made = forward.gelu(np.linspace(-30, 30, 100_001, dtype=np.float32))
+    assert np.square(made[made != 0]).min() >= np.finfo(np.float32).tiny
+    assert (made == 0).any()
+
+
 def test_attention_in_several_pieces_is_attention() -> None:
     rng = np.random.default_rng(0)
     q, k, v = rng.standard_normal((3, forward.QUERIES + 30, 8)).astype(np.float32)

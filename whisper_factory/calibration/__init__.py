@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from whisper_factory.calibration.clips import Speech
 
 CALIBRATION = 5  # raised whenever the same clips would give other integers
-SECONDS = 0.15  # for a clip and a million weights of the blocks, on two cores: tiny.en 81 s, 109 s where others work
+SECONDS = 0.09  # for a clip and a million weights of the blocks, on two cores; of 64: tiny.en 45 s, random small.en 594
 
 
 def duration(dimensions: Dimensions, speech: Sequence[Speech]) -> str:

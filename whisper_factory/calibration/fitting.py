@@ -23,7 +23,6 @@ Method = Literal["scale", "gptq"]
 
 RIDGE = 0.03  # of the mean variance of an input: how much evidence it takes to move a weight
 EXACT = "exact inputs"
-FAINT = np.float32(1e-18)  # products of what is less are subnormal: processors take a hundred times as long for those
 ROUNDS, SWEEPS = 2, 2  # of integers and scales in turn; of the integers in each
 
 
@@ -65,10 +64,8 @@ class Moments:
 
 
 def extended(x: Floats) -> Floats:
-    """Inputs [n, in] with a constant 1 at the end [n, in + 1], and 0 for what is FAINT."""
-    found = np.ones((len(x), x.shape[1] + 1), np.float32)
-    np.multiply(x, np.abs(x) > FAINT, out=found[:, :-1])
-    return found
+    """Inputs [n, in] with a constant 1 at the end [n, in + 1]."""
+    return np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from whisper_factory import clips
 from whisper_factory import digest as sha256
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.audio import duration
+from whisper_factory.whisper.dimensions import Dimensions
 
 HERE = Path(__file__).resolve().parent
 MANIFEST = HERE / "clips.json"
 FEWEST = 8  # clips, of which anything can be learnt
+WIDEST = 512  # base's state, that of the largest model which all the bundled clips calibrate
 SENTENCES = 64  # of the bundled clips, the first: whole sentences. The others are as many, and short turns among them
 SHAPE = 'one {"audio": "clip.wav"} per line, or a JSON list of them ("text" and "language" are optional)'
 
@@ -37,6 +39,11 @@ def bundled() -> list[Speech]:
     """The clips that come with the project."""
     return [Speech(HERE / entry["file"], entry["file"], entry["text"], "en")
             for entry in json.loads(MANIFEST.read_text(encoding="utf-8"))["clips"]]
+
+
+def bundled_for(dimensions: Dimensions) -> list[Speech]:
+    """Those that calibrate a model: all, and of a larger one half, as it takes long and loses less."""
+    return bundled()[:: 1 if dimensions.n_audio_state <= WIDEST else 2]
 
 
 def from_manifest(path: Path) -> tuple[list[Speech], list[str]]:
