@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from numpy import fft
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -70,4 +71,4 @@ def _spectra(audio: NDArray[np.float32], frames: int, touched: int) -> NDArray[n
     signal[:half] = signal[2 * half : half : -1]
     signal[-half:] = signal[-half - 2 : -2 * half - 2 : -1]
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
-    return np.fft.rfft(sliding_window_view(signal, N_FFT)[::HOP_LENGTH][:touched] * hann)
+    return fft.rfft(sliding_window_view(signal, N_FFT)[::HOP_LENGTH][:touched] * hann)

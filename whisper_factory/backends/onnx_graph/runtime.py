@@ -62,7 +62,7 @@ def adds_bytes_exactly() -> bool:
 
 
 def open_session(model: Path, threads: int, prepack: bool = True,
-                 fuse_dequantizing: bool = True) -> onnxruntime.InferenceSession:
+                 fuse_dequantizing: bool = True, optimize: bool = True) -> onnxruntime.InferenceSession:
     """Open a model on the CPU.
 
     The options that differ from the defaults, measured with tiny.en and base on two cores:
@@ -80,6 +80,7 @@ def open_session(model: Path, threads: int, prepack: bool = True,
             and at a high one when they have one (a token: 6.0 ms against 4.3); then the mapped file is all there is.
         fuse_dequantizing: let DequantizeLinear before MatMul become a product of integers, for which activations are
             rounded to 8 bits.
+        optimize: rewrite the graph. Those of integers are written so that nothing is left to do.
 
     Raises:
         EnvironmentFault: onnxruntime cannot be imported.
@@ -96,6 +97,8 @@ def open_session(model: Path, threads: int, prepack: bool = True,
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not fuse_dequantizing:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not adds_bytes_exactly():

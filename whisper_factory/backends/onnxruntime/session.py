@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory import file_pages
 from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
 from whisper_factory.backends.onnx_graph.runtime import (
     open_session,
@@ -33,6 +34,7 @@ from whisper_factory.backends.onnx_graph.runtime import (
 )
 from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
+from whisper_factory.backends.onnxruntime.sizes import cross_in_bytes
 from whisper_factory.backends.requests import check_mel, check_tokens, windows_of
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.threads import physical_cores
@@ -74,19 +76,26 @@ class OnnxRuntimeEngine:
     def __init__(self, directory: Path, threads: int | None = None) -> None:
         self.spec = EngineSpec.load(directory)
         self.threads = threads or physical_cores()
-        # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
-        self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads)
-        prepack = self.spec.precision.bits > 0
         self._encoder_run = None
         if self.spec.kv_cache.mode == "paged":  # activations too go back when they are done with
             return_large_blocks()
             self._encoder_run = returning_arena()
-        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack)
-        if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
-            return_freed_memory()
+        self._open(directory)
         self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision)
         self.memory = KVMemory(self.spec)
         self.unbiased = np.zeros(self.spec.dimensions.n_vocab, np.float32)
+
+    def _open(self, directory: Path) -> None:
+        """Open the sessions; what that leaves behind goes back to the system."""
+        file_pages.let_go(file_pages.code())  # that imports ran through
+        integers = self.spec.precision.bits > 0
+        optimize = not integers or cross_in_bytes(self.spec)  # else there is nothing to gain, and 10 ms to lose
+        # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
+        self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads, optimize=optimize)
+        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack=integers, optimize=optimize)
+        if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
+            return_freed_memory()
+        file_pages.let_go(file_pages.code())
 
     def encode(self, mel: NDArray[np.float32]) -> OnnxRuntimeUtterance:
         """Run the encoder on log-mel windows and project the cross-attention KV.
