@@ -4,8 +4,8 @@
 
 Ours is `python -m whisper_factory.run` with an int8 engine for duplex_lowmem, Python and its libraries included.
 Theirs is whisper-cli with the same weights in q5_0 and q8_0: as it comes (five beams, and all of its audio context,
-30 s); greedy, as ours is; and greedy with --audio-ctx of 7.5 s, which it calls experimental. Each run is a fresh
-process, and the programs take turns.
+30 s); greedy, as ours is; and greedy with --audio-ctx of 7.5 s, which it calls experimental. Greedy through its Python
+binding too, where pywhispercpp is installed. Each run is a fresh process, and the programs take turns.
 
 whisper.cpp is fetched and built by whisper_cpp.py, which says what that needs. What --work names is kept: a second run
 only measures.
@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,14 @@ QUANTISED = ("q5_0", "q8_0")
 GREEDY = ("--beam-size", "1", "--best-of", "1")
 MODES = {"as it comes": (), "greedy": GREEDY, "greedy, 7.5 s of context": (*GREEDY, "--audio-ctx", "375")}
 SPOKEN, SECONDS, THREADS, RUNS = ("sample", "lamp"), 7.0, 2, 5
+
+BINDING = """
+import sys
+from pywhispercpp.model import Model
+model = Model(sys.argv[1], n_threads=int(sys.argv[3]), print_progress=False, print_realtime=False,
+              greedy={"best_of": 1})
+print(" ".join(part.text for part in model.transcribe(sys.argv[2])))
+"""
 
 # The most that was resident of a process (VmHWM) reaches its parent when it ends, as the larger of that and of what
 # the parent held when it forked: so the parent is a small one.
@@ -83,6 +92,9 @@ def compare(work: Path) -> None:
         for label, options in MODES.items():
             commands[f"whisper.cpp, {precision}, {label}"] = [str(program), "--model", str(file),
                 "--file", str(wav), "--threads", str(THREADS), "--no-prints", *options]
+        if find_spec("pywhispercpp"):
+            commands[f"whisper.cpp, {precision}, greedy, through its Python binding"] = [
+                sys.executable, "-c", BINDING, str(file), str(wav), str(THREADS)]
     found: dict[str, list[float]] = {label: [] for label in commands}
     texts: dict[str, str] = {}
     for _ in range(RUNS):

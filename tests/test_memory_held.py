@@ -28,8 +28,8 @@ def benchmark(name: str, out: Path, *arguments: object) -> dict[str, Any]:
     return report
 
 
-def test_a_turn_in_less_than_145_mb(tmp_path: Path) -> None:
-    """The whole process, Python included, for a clip of 7 s: less than whisper.cpp's q5_0 of the same weights."""
+def test_a_turn_in_less_than_115_mb(tmp_path: Path) -> None:
+    """The whole process, Python included, for a clip of 7 s: whisper.cpp's q5_0 of the same weights takes 104."""
     audio, rate = soundfile.read(clip("sample"))
     soundfile.write(tmp_path / "turn.wav", np.resize(audio, 7 * rate), rate)
     command = [sys.executable, "-m", "whisper_factory.run", "--engine_dir", duplex(), "--report_memory", "--input_file",
@@ -41,7 +41,7 @@ def test_a_turn_in_less_than_145_mb(tmp_path: Path) -> None:
     whole, baseline, loaded, loading, peak = map(float, said.groups())
     assert abs(baseline + peak - whole) < 0.2
     assert 35 < loaded <= loading <= peak < 100
-    assert 100 < whole < 145
+    assert 85 < whole < 115
 
 
 def test_memory_stays_flat_in_a_session(tmp_path: Path) -> None:

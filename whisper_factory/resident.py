@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from whisper_factory import file_pages
+
 
 @dataclass(frozen=True)
 class Measured:
     """Resident memory of a process that ran an engine, in bytes."""
 
-    baseline: int  # Python, the backend's libraries, and what was there before the engine
+    baseline: int  # Python, the backend's libraries without their code, and what was there before the engine
     loaded: int  # with the engine loaded and idle
     load_peak: int  # at the highest until then
     peak: int  # at the highest
@@ -39,6 +41,7 @@ class Meter:
         for library in libraries:
             with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
                 importlib.import_module(library)
+        file_pages.let_go(file_pages.code())  # as an engine does when it has been loaded
         self._baseline = self._loaded = now()
         self._load_peak = peak()
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_factory import console, dataset
+from whisper_factory import console
 from whisper_factory.errors import UserError, choices
 from whisper_factory.flags import Parser, add_options, options
 
@@ -96,6 +96,8 @@ def run(wanted: argparse.Namespace) -> None:
     if wanted.report_memory:
         _report_memory(meter.read(), spec)
     if said:
+        from whisper_factory import dataset
+
         heard = [(clip.text, transcript.text) for clip, transcript in zip(said, transcripts, strict=True)]
         print(dataset.summary(dataset.score(heard), seconds, took), flush=True)
     if wanted.output_json:

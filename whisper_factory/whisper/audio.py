@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
+from whisper_factory.whisper.plain_wav import plain_wav
 
 if TYPE_CHECKING:  # planning lists clips, and must not pay for importing numpy
     import numpy as np
@@ -31,8 +32,11 @@ def read_audio(path: Path) -> NDArray[np.float32]:
     import numpy as np
 
     audio: NDArray[np.float32]
-    with _open(path) as stream:
-        rate, samples = stream.samplerate, stream.read(dtype="float32", always_2d=True)
+    if plain := plain_wav(path):
+        rate, samples = plain
+    else:
+        with _open(path) as stream:
+            rate, samples = stream.samplerate, stream.read(dtype="float32", always_2d=True)
     audio = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(audio).all():
         raise UserError(f"'{path}' holds samples that are not finite numbers; export it again as 16-bit WAV or FLAC")

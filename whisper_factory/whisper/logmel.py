@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from numpy import fft
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -72,7 +73,7 @@ def _mels(audio: NDArray[np.float32], n_mels: int, frames: int, touched: int) ->
     parts, filters = sliding_window_view(signal, N_FFT)[::HOP_LENGTH][:touched], mel_filters(n_mels).T
     mels = np.empty((touched, n_mels), dtype=np.float32)
     for start in range(0, touched, AT_ONCE):
-        spectra = np.fft.rfft(parts[start : start + AT_ONCE] * hann)
+        spectra = fft.rfft(parts[start : start + AT_ONCE] * hann)
         power = np.zeros((-(-len(spectra) // TOGETHER), TOGETHER, spectra.shape[1]), dtype=np.float32)
         np.square(np.abs(spectra), out=power.reshape(-1, power.shape[2])[: len(spectra)])
         mels[start : start + AT_ONCE] = np.matmul(power, filters).reshape(-1, n_mels)[: len(spectra)]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from mmap import mmap
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Places = NDArray[np.int64]
+Data: TypeAlias = bytes | mmap
 
 LINE = re.compile(rb"((?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?|=) ([0-9]+)\n")
 NEWLINE, SPACE, PAD, ZERO = b"\n =0"
@@ -26,7 +29,7 @@ class Lines:
     lengths: NDArray[np.uint32]  # of the base64
     heads: NDArray[np.uint32]  # its first HEAD characters, and what comes after it where it has fewer
 
-    def is_one_byte(self, data: bytes) -> NDArray[np.bool_]:
+    def is_one_byte(self, data: Data) -> NDArray[np.bool_]:
         """Which tokens are a single byte."""
         found: NDArray[np.bool_] = (self.lengths == 4) & (_bytes(data)[self.starts + 2] == PAD)
         return found
@@ -39,7 +42,7 @@ class Lines:
         return np.flatnonzero(found)
 
 
-def lines_of(data: bytes) -> Lines:
+def lines_of(data: Data) -> Lines:
     """The lines of a rank file.
 
     Raises:
@@ -67,7 +70,7 @@ def lines_of(data: bytes) -> Lines:
     return Lines(starts[:-1].astype(np.uint32), (space - starts[:-1]).astype(np.uint32), heads)
 
 
-def _bytes(data: bytes) -> NDArray[np.uint8]:
+def _bytes(data: Data) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)
 
 

@@ -99,9 +99,11 @@ class Transcriber:
         """
         place = engine_directory(directory)
         spec = EngineSpec.load(place)
+        engine = backends.load(place, threads)  # first, as loading it takes more memory than it has at the end
         tokenizer = Tokenizer.load(place / VOCABULARY_FILE, spec.dimensions)
         _ = tokenizer.suppressed_tokens, tokenizer.blank_tokens  # looked up now, not while someone waits
-        return cls(backends.load(place, threads), tokenizer)
+        tokenizer.ranks.let_go()
+        return cls(engine, tokenizer)
 
     def transcribe(
         self, clips: Sequence[NDArray[np.float32]], options: Options | None = None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
+import mmap
+import os
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -42,7 +44,7 @@ def ranks_from_tokenizer_json(path: Path) -> dict[bytes, int]:
 
 
 class RankFile:
-    """The tokens of a rank file, left as they lie in it.
+    """The tokens of a rank file, left as they lie in it, which is mapped.
 
     A transcript asks for some tens of them: 1 MB, where tables of 50,000 objects take 25.
     """
@@ -57,7 +59,7 @@ class RankFile:
         """
         from whisper_factory.whisper.rank_lines import lines_of  # numpy: a mistake is told before it is imported
 
-        self._data, self.token = _read(path), lru_cache(KEPT)(self._token)
+        self._data, self.token = _map(path), lru_cache(KEPT)(self._token)
         try:
             self._lines = lines = lines_of(self._data)
             singles = int((lines.is_one_byte(self._data)).sum())
@@ -75,11 +77,17 @@ class RankFile:
         spelled = self._data[start : start + int(self._lines.lengths[rank])]
         return b"" if spelled == EMPTY else base64.b64decode(spelled)
 
+    def let_go(self) -> None:
+        """Leave what has been read of the file to the system; what is asked for is read again."""
+        if isinstance(self._data, mmap.mmap):
+            self._data.madvise(mmap.MADV_DONTNEED)
+
     def rank(self, token: bytes) -> int | None:
         """The rank of a token, or None. Looks at all tokens of its length, which takes 0.05 ms."""
         spelled = base64.b64encode(token) or EMPTY
         for place in self._lines.like(spelled):
-            if self._data.startswith(spelled, int(self._lines.starts[place])):
+            start = int(self._lines.starts[place])
+            if self._data[start : start + len(spelled)] == spelled:
                 return int(place)
         return None
 
@@ -148,6 +156,14 @@ def _checked(ranks: dict[bytes, int]) -> dict[bytes, int]:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the vocabulary '{path}' ({error.strerror}); is the path right?") from error
+
+
+def _map(path: Path) -> bytes | mmap.mmap:
+    try:
+        with path.open("rb") as file:  # nothing cannot be mapped
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.seek(0, os.SEEK_END) else b""
     except OSError as error:
         raise UserError(f"cannot read the vocabulary '{path}' ({error.strerror}); is the path right?") from error
 

@@ -17,13 +17,14 @@ from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_F
 from whisper_factory.whisper.runaway import token_budget
 
 FLOAT = 4
-PYTHON = 56 * MB  # Python, NumPy and ONNX Runtime, imported; 54 were seen, and 60 where validation needs more
+# Python, NumPy and ONNX Runtime, imported, without their code (file_pages.py); 32 were seen, and more in validation.
+PYTHON = 36 * MB
 SESSIONS = 11 * MB  # two sessions with their graphs, the vocabulary, the tokenizer
 WIDENING = 6 * MB  # what the heap keeps of float16 weights that were widened at load
 # Floats for every encoder position and channel that ONNX Runtime's arena holds of the encoder's run; less in 8 bits
-# (many_rows.py). And what decoding takes beside logits and caches.
+# (many_rows.py). And what decoding takes beside logits and caches, the code that runs included.
 ARENA, ARENA_OF_BYTES = 18, 12
-WORKING = {"contiguous": 9 * MB, "paged": 7 * MB}
+WORKING = {"contiguous": 16 * MB, "paged": 7 * MB}
 MEL_COPIES = 2  # log-mel windows, one by one and as a batch
 
 

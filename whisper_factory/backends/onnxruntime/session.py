@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory import file_pages
 from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
 from whisper_factory.backends.onnx_graph.runtime import (
     open_session,
@@ -75,20 +76,36 @@ class OnnxRuntimeEngine:
     def __init__(self, directory: Path, threads: int | None = None) -> None:
         self.spec = EngineSpec.load(directory)
         self.threads = threads or physical_cores()
-        # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
-        self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads)
-        prepack = self.spec.precision.bits > 0
         self._encoder_run = None
-        if self.spec.kv_cache.mode == "paged":  # activations too go back when they are done with
+        self._returns = self.spec.kv_cache.mode == "paged"  # all that is done with
+        if self._returns:
             return_large_blocks()
             self._encoder_run = returning_arena()
-        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack)
-        if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
-            return_freed_memory()
+        self._open(directory)
         self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision,
                                         cross_in_bytes(self.spec))
         self.memory = KVMemory(self.spec)
         self.unbiased = np.zeros(self.spec.dimensions.n_vocab, np.float32)
+
+    def _open(self, directory: Path) -> None:
+        """Open the sessions; what that leaves behind goes back to the system."""
+        file_pages.let_go(file_pages.code())  # that imports ran through
+        integers = self.spec.precision.bits > 0
+        optimize = not integers or cross_in_bytes(self.spec)  # else there is nothing to gain, and 10 ms to lose
+        # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
+        self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads, optimize=optimize)
+        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack=integers, optimize=optimize,
+                                    exact_arena=self._returns)
+        if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
+            return_freed_memory()
+        self._code = file_pages.code()
+        file_pages.let_go(self._code)
+
+    def _between(self) -> None:
+        """What the stage before has left behind goes back to the system."""
+        if self._returns:
+            return_freed_memory()
+            file_pages.let_go(self._code)
 
     def encode(self, mel: NDArray[np.float32]) -> OnnxRuntimeUtterance:
         """Run the encoder on log-mel windows and project the cross-attention KV.
@@ -115,7 +132,9 @@ class OnnxRuntimeEngine:
             _bind_input(binding, "mel", mel[window:window + 1])
             for name, array in _cross(block, self.spec.dimensions.n_text_layer):
                 _bind_output(binding, name, array[window:window + 1])
+            self._between()
             self.encoder.run_with_iobinding(binding, self._encoder_run)
+        self._between()
         return OnnxRuntimeUtterance(self, block)
 
 
