@@ -75,12 +75,13 @@ class OnnxRuntimeEngine:
     def __init__(self, directory: Path, threads: int | None = None) -> None:
         self.spec = EngineSpec.load(directory)
         self.threads = threads or physical_cores()
+        if self.spec.kv_cache.mode == "paged":  # what was needed while loading goes back, and activations later
+            return_large_blocks()
         # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
         self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads)
         prepack = self.spec.precision.bits > 0
         self._encoder_run = None
-        if self.spec.kv_cache.mode == "paged":  # activations too go back when they are done with
-            return_large_blocks()
+        if self.spec.kv_cache.mode == "paged":
             self._encoder_run = returning_arena()
         self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack)
         if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
