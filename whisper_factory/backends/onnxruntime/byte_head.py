@@ -55,7 +55,11 @@ def write_embedded(dialect: OnnxRuntimeDialect, embedded: str) -> str:
 
 
 def write_logits(dialect: OnnxRuntimeDialect, file: WeightFile, x: str, bias: str) -> None:
-    """Write the table, and the product: what the last block made, [rows, state] -> `logits`, as head.py's."""
+    """Write the table, and the product: what the last block made, [rows, state] -> `logits`, as head.py's.
+
+    The table is turned over when the session is opened. QGemm could do it (transB), but the session's arena would keep
+    the memory of it.
+    """
     graph, checkpoint = dialect.graph, dialect.checkpoint
     balance = factors(checkpoint)
     table = checkpoint.tensor(f"{NAME}.weight")
@@ -65,11 +69,12 @@ def write_logits(dialect: OnnxRuntimeDialect, file: WeightFile, x: str, bias: st
     states = graph.node("LayerNormalization", [x, *norm], f"{NORM}.output", axis=-1, epsilon=1e-5)
     sizes = graph.node("Abs", [states], f"{NORM}.sizes")
     rounded, steps = round_along(graph, sizes, states, STEPS, graph.scalar(MIDDLE, np.uint8), NORM)
+    weight = graph.external(f"{NAME}.weight", q.dtype, q.shape, file.append(q))
     inputs = [rounded, graph.scalar(1.0, np.float32), graph.scalar(MIDDLE, np.uint8),
-              graph.external(f"{NAME}.weight", q.dtype, q.shape, file.append(q)),
+              graph.node("Transpose", [weight], f"{NAME}.columns", perm=[1, 0]),
               graph.external(f"{NAME}.scale", scale.dtype, scale.shape, file.append(scale)),
               graph.weight(f"{NAME}.zeros", np.zeros(len(q), np.int8))]
-    product = graph.node("QGemm", inputs, f"{NAME}.product", CONTRIB, transB=1)
+    product = graph.node("QGemm", inputs, f"{NAME}.product", CONTRIB)
     graph.node("Add", [graph.node("Mul", [product, steps], f"{NAME}.scaled"), bias], "logits")
 
 

@@ -58,9 +58,7 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
         Part(LIBRARIES, PYTHON, PYTHON),
     ]
     # While a session repacks a matrix it has it twice, and the head is the largest; the encoder is opened after it.
-    # QGemm turns it over first (byte_head.py).
-    copies = _widening_copies() if floats and not mapped else 3 if sizes.cross_in_bytes(spec) else 2
-    opening = decoder + copies * head + runtime + PYTHON
+    opening = decoder + (_widening_copies() if floats and not mapped else 2) * head + runtime + PYTHON
     short = opening - sum(part.peak for part in parts)
     return [*parts, Part("held twice while loading", 0, short)] if short > 0 else parts
 
