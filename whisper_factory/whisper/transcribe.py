@@ -195,9 +195,9 @@ class Transcriber:
 
     def _leave_circles(self, jobs: list[_Job], frames: int, options: Options) -> None:
         """Hear on the windows that went round in circles, one by one: they are rare."""
-        tokenizer, prompts, _, limit, budgets, beams = self._task(jobs, options)
-        for job, prompt, budget in zip(jobs, prompts, budgets, strict=True):
+        for job in jobs:
             if job.decoded and job.decoded.dropped:
+                tokenizer, (prompt,), _, limit, (budget,), beams = self._task([job], options)
                 job.decoded = circles.heard_on(partial(self._alone, job, frames), tokenizer, prompt, job.decoded, limit,
                                                budget, beams, self.engine.threads)
 

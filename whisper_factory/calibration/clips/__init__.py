@@ -42,7 +42,7 @@ def bundled() -> list[Speech]:
 
 
 def bundled_for(dimensions: Dimensions) -> list[Speech]:
-    """Those that calibrate a model: all, and of a larger one half, as it takes long and loses less."""
+    """Those that calibrate a model: all, and of a larger one half, as it takes long."""
     return bundled()[:: 1 if dimensions.n_audio_state <= WIDEST else 2]
 
 
