@@ -43,12 +43,16 @@ def physical_cores() -> int:
     return len(cores)
 
 
+def helpers() -> int:
+    """How many threads work for one that uses what they do: as many as this process has processors, MOST at most."""
+    return min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """The function's results, in order, each computed while those before it are used; few are held at once."""
     from concurrent.futures import ThreadPoolExecutor  # here: a plan counts cores, and need not wait for it
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(MOST, usable)
+    workers = helpers()
     with ThreadPoolExecutor(workers) as pool:
         coming: deque[Future[R]] = deque()
         try:

@@ -6,7 +6,6 @@ NumPy lets go of the interpreter's lock where it matters.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,13 +24,12 @@ NOW, LATER, NEVER = 0, 1, 2  # NEVER: after all work, the end
 
 
 class Workers:
-    """As many as there are processors, and `threads.MOST` at most; while it is open. Results are the same for any."""
+    """`threads.helpers` of them, while it is open. Results are the same for any."""
 
     def __init__(self) -> None:
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._queue: PriorityQueue[tuple[int, int, Callable[[], None] | None]] = PriorityQueue()
         self._places, self._closing = count(), False
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(threads.MOST, usable))]
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads.helpers())]
 
     def __enter__(self) -> Workers:
         for thread in self._threads:
