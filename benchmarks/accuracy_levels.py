@@ -23,7 +23,7 @@ from tests.compositions import composition
 from whisper_factory import backends, clips, plan
 from whisper_factory.backends.onnxruntime import assemble, head, pack
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
-from whisper_factory.engine_spec import EngineSpec, Precision
+from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.measure import _versions
 from whisper_factory.steps import convert, fetch
 from whisper_factory.steps.context import Context
@@ -42,8 +42,7 @@ def build(folder: Path, model: str, precision: str, level: int, encoder: type[On
     for directory in (fetched, checkpoint, engine):
         directory.mkdir(parents=True)
     fetch.run(step, {}, fetched, Context(print, folder / "downloads", folder / "failed"))
-    convert.checkpoint(fetched, step.params["kind"], checkpoint, model, spec.dimensions,
-                       Precision(**vars(made.precision)))
+    convert.checkpoint(fetched, step.params["kind"], checkpoint, model, spec.dimensions, spec.precision)
     with mock.patch.object(pack, "ACCURACY_LEVEL", level), mock.patch.object(head, "ACCURACY_LEVEL", level), \
             mock.patch.object(assemble, "ManyRowsDialect", encoder):
         backends.get("onnxruntime").build(checkpoint, spec, engine, lambda line: None)

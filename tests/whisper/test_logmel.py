@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from whisper_factory import clips
 from whisper_factory.whisper.audio import read_audio
-from whisper_factory.whisper.logmel import log_mel, mel_filters
+from whisper_factory.whisper.logmel import log_mel, log_mels, mel_filters
 
 SPEECH = np.concatenate([read_audio(clip.path) for clip in clips.bundled("full")])
 TOLERANCE = 1e-4  # of values that span about 2; float32 transforms of silence next to speech differ by half of this
@@ -71,3 +71,10 @@ def test_the_caller_keeps_the_audio() -> None:
     audio = SPEECH[:32_000].copy()
     log_mel(audio, 80, 750)
     np.testing.assert_array_equal(audio, SPEECH[:32_000])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_several_clips_are_each_as_alone(threads: int) -> None:
+    several = [SPEECH[:32_000], SPEECH[8_000:20_000], np.zeros(0, np.float32)]
+    alone = [log_mel(audio, 80, 750) for audio in several]
+    np.testing.assert_array_equal(log_mels(several, 80, 750, threads), alone)

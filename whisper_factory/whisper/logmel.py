@@ -7,12 +7,14 @@ librosa.filters.mel with its defaults), in numpy alone.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy import fft
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from whisper_factory.threads import mapping
 from whisper_factory.whisper.dimensions import HOP_LENGTH, N_FFT, SAMPLE_RATE
 
 FLOOR = 1e-10  # power below which the logarithm is not taken
@@ -59,6 +61,23 @@ def log_mel(audio: NDArray[np.float32], n_mels: int, frames: int) -> NDArray[np.
     np.maximum(levels, levels.max() - np.float32(RANGE), out=levels)
     levels += np.float32(4.0)
     levels /= np.float32(4.0)
+    return levels
+
+
+def log_mels(clips: Sequence[NDArray[np.float32]], n_mels: int, frames: int, threads: int = 1) -> NDArray[np.float32]:
+    """`log_mel` of each clip: [clips, n_mels, frames].
+
+    Args:
+        threads: that share the clips.
+    """
+    levels = np.empty((len(clips), n_mels, frames), np.float32)
+
+    def write(place: int) -> None:
+        levels[place] = log_mel(clips[place], n_mels, frames)
+
+    with mapping(min(threads, len(clips))) as mapped:
+        for _ in mapped(write, range(len(clips))):
+            pass
     return levels
 
 
