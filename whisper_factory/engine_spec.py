@@ -18,9 +18,26 @@ ENGINE_FILE = "engine.json"
 ENGINE_FORMAT = 2  # raised whenever engines of before cannot be run
 LONGEST_PROMPT = 4  # <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
 
-# Below 3000 frames the decoder stops reliably when the window is this long, and this much longer than the clip.
+# Below 3000 frames the decoder stops where it should when the window is this long, and longer than the clip by a margin
+# that grows by a part of what the clip is longer than this. With less behind them, recordings of several sentences may
+# end after the first (docs/short_windows.md).
 LEAST_FRAMES = 750
-MARGIN_FRAMES = 100
+MARGIN_FRAMES, PART = 100, 3
+
+
+
+def safe_window(clip_frames: int) -> int:
+    """Frames of the shortest window in which a clip is heard as in 3000: even, 3000 at most."""
+    longer = max(0, clip_frames - LEAST_FRAMES)
+    wanted = max(LEAST_FRAMES, clip_frames + MARGIN_FRAMES + longer // PART)
+    return min(WINDOW_FRAMES, wanted + wanted % 2)
+
+
+def longest_safe_clip(window_frames: int) -> int:
+    """The inverse, as far as there is one: frames of the longest clip that leaves its margin in such a window."""
+    room = window_frames - MARGIN_FRAMES
+    return room if room <= LEAST_FRAMES else (room * PART + LEAST_FRAMES) // (PART + 1)
+
 
 KVMode = Literal["contiguous", "paged"]
 PaddingStrategy = Literal["max", "trim", "nopad"]
@@ -120,12 +137,9 @@ class EngineSpec:
     def encoder_frames(self, clip_frames: int, strategy: PaddingStrategy) -> int:
         """How many mel frames the encoder sees for a clip: even, and at least the clip's where the engine can.
 
-        `max`: always the engine's longest window. `nopad` and `trim`: max(750, clip + 100), as far as the engine goes.
+        `max`: always the engine's longest window. `nopad` and `trim`: `safe_window`, as far as the engine goes.
         """
-        if strategy == "max":
-            return self.window_frames
-        wanted = max(LEAST_FRAMES, clip_frames + MARGIN_FRAMES)
-        return min(self.window_frames, wanted + wanted % 2)
+        return self.window_frames if strategy == "max" else min(self.window_frames, safe_window(clip_frames))
 
     @property
     def max_rows(self) -> int:

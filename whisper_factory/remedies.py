@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from whisper_factory import backends, memory
-from whisper_factory.engine_spec import MARGIN_FRAMES, EngineSpec, Precision
+from whisper_factory.engine_spec import EngineSpec, Precision, safe_window
 from whisper_factory.errors import UserError
 from whisper_factory.memory import Estimate
 
@@ -94,8 +94,8 @@ def _axes(spec: EngineSpec) -> Iterator[Iterator[Change]]:
     yield (Change("profile.max_new_tokens", str(profile.max_new_tokens), str(fewer),
                   {"profile": {"max_new_tokens": fewer}}) for fewer in (128, 64) if fewer < profile.max_new_tokens)
     yield (Change("profile.max_input_len", str(profile.max_input_len),
-                  f"{frames} (profile.margin_frames={MARGIN_FRAMES})",
-                  {"profile": {"max_input_len": frames, "margin_frames": MARGIN_FRAMES}})
+                  f"{frames} (profile.margin_frames={safe_window(frames) - frames})",
+                  {"profile": {"max_input_len": frames, "margin_frames": safe_window(frames) - frames}})
            for frames in (1500, 750) if frames < profile.max_input_len)
 
 

@@ -16,6 +16,7 @@ from whisper_factory import clips as validating
 from whisper_factory.calibration import speech
 from whisper_factory.calibration.clips import Speech
 from whisper_factory.calibration.worker import as_stored
+from whisper_factory.engine_spec import LEAST_FRAMES
 from whisper_factory.whisper import readers
 from whisper_factory.whisper.dimensions import Dimensions
 from whisper_factory.whisper.tokenizer import Tokenizer
@@ -126,7 +127,7 @@ def test_the_beginning_of_some_clips_is_heard_alone_with_as_much_of_the_text() -
     short = [window for window in found if window.name.endswith(", its beginning")]
     assert [window.name for window in short] == [f"{one.name}, its beginning" for one in known]
     for window, whole in zip(short, found[1:5], strict=True):
-        assert window.mel.shape == (80, speech.LEAST_FRAMES)
+        assert window.mel.shape == (80, LEAST_FRAMES)
         assert len(window.texts) == len(whole.texts)
         taught = window.texts[0][:-1].tolist()
         assert len(words.prompt(None)) < len(taught) < len(whole.texts[0])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.whisper.torch_engine import profile
-from whisper_factory.engine_spec import EngineSpec, KVCache, Precision
+from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, longest_safe_clip, safe_window
 from whisper_factory.whisper import windows
 from whisper_factory.whisper.dimensions import HOP_LENGTH, Dimensions
 
@@ -30,8 +30,10 @@ def spec(max_input_len: int, margin_frames: int = 0) -> EngineSpec:
     (100, "nopad", 3000, 0, 750),
     (650, "nopad", 3000, 0, 750),
     (651, "nopad", 3000, 0, 752),
-    (1000, "trim", 3000, 0, 1100),
-    (2950, "nopad", 3000, 0, 3000),
+    (750, "nopad", 3000, 0, 850),
+    (1000, "trim", 3000, 0, 1184),
+    (1500, "nopad", 1500, 350, 1850),
+    (2362, "nopad", 3000, 0, 3000),
     (100, "nopad", 1500, 0, 750),
     (1450, "nopad", 1500, 0, 1500),
     (740, "nopad", 750, 0, 750),
@@ -43,14 +45,24 @@ def test_the_encoder_sees(clip: int, strategy: windows.PaddingStrategy, engine: 
 
 
 @pytest.mark.parametrize(("engine", "margin", "longest"), [
-    (3000, 0, 3000), (2900, 100, 2900), (1500, 0, 1400), (750, 0, 650), (750, 100, 750), (100, 0, 50),
+    (3000, 0, 3000), (2900, 100, 2900), (1500, 0, 1237), (1500, 350, 1500), (750, 0, 650), (750, 100, 750),
+    (100, 0, 50),
 ])
 def test_pieces_leave_the_margin_that_short_windows_want(engine: int, margin: int, longest: int) -> None:
     assert windows.longest_piece(spec(engine, margin)) == longest
 
 
+@given(clip=st.integers(1, 2999))
+def test_the_longest_safe_clip_is_the_inverse_of_the_safe_window(clip: int) -> None:
+    window = safe_window(clip)
+    assert window % 2 == 0
+    if 750 < window < 3000:
+        assert clip <= longest_safe_clip(window) < clip + 4
+        assert safe_window(longest_safe_clip(window)) == window
+
+
 @given(samples=st.integers(0, 40 * 16_000), max_input_len=st.sampled_from([100, 256, 750, 1500, 3000]),
-       margin=st.sampled_from([0, 100]), seed=st.integers(0, 100), strategy=st.sampled_from(["max", "nopad"]))
+       margin=st.sampled_from([0, 100, 350]), seed=st.integers(0, 100), strategy=st.sampled_from(["max", "nopad"]))
 @settings(max_examples=80, deadline=None)
 def test_the_whole_audio_is_heard_once(
     samples: int, max_input_len: int, margin: int, seed: int, strategy: windows.PaddingStrategy

@@ -22,7 +22,7 @@ from whisper_factory import threads
 from whisper_factory.calibration import forward
 from whisper_factory.calibration.clips import Speech
 from whisper_factory.calibration.passing import Window
-from whisper_factory.engine_spec import LEAST_FRAMES, MARGIN_FRAMES
+from whisper_factory.engine_spec import MARGIN_FRAMES, safe_window
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_FRAMES, Dimensions
 from whisper_factory.whisper.logmel import log_mel
@@ -111,9 +111,8 @@ def _wrong(tokens: list[int], others: list[int], rng: np.random.Generator) -> li
 
 
 def _frames(audio: Floats) -> int:
-    """The window that an engine gives a clip (see EngineSpec.encoder_frames)."""
-    wanted = max(LEAST_FRAMES, -(-len(audio) // HOP_LENGTH) + MARGIN_FRAMES)
-    return min(WINDOW_FRAMES, wanted + wanted % 2)
+    """The window that an engine gives a clip."""
+    return safe_window(-(-len(audio) // HOP_LENGTH))
 
 
 def _joined(heard: Sequence[Heard], rng: np.random.Generator) -> list[list[Heard]]:

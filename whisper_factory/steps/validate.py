@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 VERSION = 3
 REPORT = "validation.json"
-EDGE_REMEDY = "a short window breaks here first; profile.end_anchor=50 and profile.margin_frames=100 protect it"
+EDGE_REMEDY = ("a short window breaks here first; profile.end_anchor=50 protects it, and profile.margin_frames, "
+               "100 for max_input_len=750, 350 for 1500")
 
 Row = dict[str, Any]
 
