@@ -29,7 +29,7 @@ MARGIN_FRAMES, PART = 100, 3
 def safe_window(clip_frames: int) -> int:
     """Frames of the shortest window in which a clip is heard as in 3000: even, 3000 at most."""
     longer = max(0, clip_frames - LEAST_FRAMES)
-    wanted = max(LEAST_FRAMES, clip_frames + MARGIN_FRAMES + longer // PART)
+    wanted = max(LEAST_FRAMES, clip_frames + MARGIN_FRAMES - (-longer // PART))
     return min(WINDOW_FRAMES, wanted + wanted % 2)
 
 
