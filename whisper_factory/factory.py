@@ -15,12 +15,13 @@ from whisper_factory.errors import FactoryError, GateMissed
 from whisper_factory.lock import Lock
 from whisper_factory.memory import Estimate
 from whisper_factory.plan import Plan
-from whisper_factory.planned_steps import PlannedStep
+from whisper_factory.planned_steps import REFERENCE_BACKEND, PlannedStep
 from whisper_factory.schema import Composition
 from whisper_factory.sources import local
 from whisper_factory.steps import STEPS, keep
 from whisper_factory.steps import validate as validation
 from whisper_factory.steps.context import Context
+from whisper_factory.steps.listening import Ears
 from whisper_factory.store import Finished, Store, users
 
 log = logging.getLogger(__name__)
@@ -66,10 +67,9 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
         cached = {step.name: found for step in made.steps if (found := storage.find(step.name, step.key))}
         return Outcome(made, needed, cached, None, name)
     _check_device(made, needed, storage)
-    run = _Run(made, storage)
-    with storage.use(composition.name):
+    with storage.use(composition.name), _Run(made, storage) as run:
         with _LogFile(made.directory / "log.txt"):
-            for step in made.steps:
+            for step in run.order():
                 run.ensure(step)
                 if step.name == "keep" and needed.least is not None:  # now it is known what is kept
                     needed = _memory(made, storage)
@@ -127,9 +127,41 @@ class _Run:
         self.storage = storage
         self.finished: dict[str, Finished] = {}
         self.sound: set[str] = set()
+        self.waiting: Ears | None = None
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self.waiting:
+            self.waiting.close()
+
+    def order(self) -> list[PlannedStep]:
+        """The steps as they are made: as planned, but for a reference beside which others are made."""
+        steps = list(self.plan.steps)
+        if self._beside_reference() and self.storage.find("reference", self.steps["reference"].key) is None:
+            steps.sort(key=lambda step: step.name not in ("fetch", "reference"))
+        return steps
+
+    def _beside_reference(self) -> bool:
+        """Whether the engine may be made beside the reference: if that is quick, and no choice depends on its times."""
+        return (set(self.steps) == {"fetch", "convert", "build", "reference", "validate"}
+                and self.plan.spec.backend == REFERENCE_BACKEND and "calibration" not in self.steps["convert"].params)
+
+    def _meanwhile(self) -> None:
+        """While the reference is heard: the engine, then the start of the process that will hear it."""
+        for name in ("convert", "build"):
+            self.ensure(self.steps[name])
+        self.waiting = Ears(self.plan.spec.backend)
+
+    def _ears(self, backend: str) -> Ears:
+        ears, self.waiting = self.waiting or Ears(backend), None
+        return ears
 
     def ensure(self, step: PlannedStep) -> None:
         """Have the step finished: from the store, or made now."""
+        if step.name in self.finished:
+            return
         found = self.storage.find(step.name, step.key)
         if found:
             self.finished[step.name] = found
@@ -148,7 +180,9 @@ class _Run:
             self.check(self.steps[name])
         log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
         context = Context(_say, self.storage.downloads, self.failures, progress.of_step(step.name, _say),
-                          self.storage.caches)
+                          self.storage.caches, ears=self._ears)
+        if step.name == "reference" and self._beside_reference():
+            context = replace(context, meanwhile=self._meanwhile)
         inputs = {name: self.finished[name].path for name in step.inputs}
         started = time.monotonic()
         ran = False

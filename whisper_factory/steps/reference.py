@@ -20,7 +20,7 @@ from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
 if TYPE_CHECKING:
     from whisper_factory.planned_steps import PlannedStep
 
-VERSION = 4
+VERSION = 5
 PROCESSES = 2
 TOGETHER, HELD = 16, 1 << 29  # windows of a batch, and bytes of their keys and values
 TRANSCRIPTS = "transcripts.json"
@@ -36,11 +36,14 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
     dimensions = Dimensions(**params["dimensions"])
     spec = _spec(params["model"], params["backend"][0], dimensions, _batch(dimensions, len(requests)))
-    convert.checkpoint(inputs["fetch"], params["kind"], checkpoint, spec.model, spec.dimensions, spec.precision,
-                       context.progress)
-    backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures, context.progress)
-    shutil.rmtree(checkpoint)
-    clips = listening.hear(engine, requests, scratch, spec.profile.max_batch_size, _processes(spec), context.progress)
+    with listening.Ears(spec.backend, _processes(spec)) as ears:
+        convert.checkpoint(inputs["fetch"], params["kind"], checkpoint, spec.model, spec.dimensions, spec.precision,
+                           context.progress)
+        backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures, context.progress)
+        ears.ask(engine, requests, scratch, spec.profile.max_batch_size)
+        shutil.rmtree(checkpoint)
+        context.meanwhile()
+        clips = ears.answer(context.progress)
     shutil.rmtree(scratch)
     heard = [{"name": request["name"], "edge": request["edge"], **{key: clip[key] for key in KEPT}}
              for request, clip in zip(requests, clips, strict=True)]

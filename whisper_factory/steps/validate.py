@@ -35,7 +35,8 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     engine = _stand_in(params, inputs, scratch, context) if "stand_in" in params else inputs["build"]
     requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
     reference = json.loads((inputs["reference"] / TRANSCRIPTS).read_text(encoding="utf-8"))
-    report = listening.listen(engine, requests, out, params["repeats"], context.progress)
+    with context.ears(EngineSpec.load(engine).backend) as ears:
+        report = ears.listen(engine, requests, out, params["repeats"], context.progress)
     shutil.rmtree(scratch, ignore_errors=True)
     rows = [_row(*triple) for triple in zip(requests, report["clips"], reference, strict=True)]
     summary = summarise(rows, report)

@@ -1,0 +1,107 @@
+"""In which order a plan's steps are made: with steps that only note what they do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.compositions import composition
+from whisper_factory import factory, plan
+from whisper_factory.errors import UserError
+from whisper_factory.plan import Plan
+from whisper_factory.planned_steps import PlannedStep
+from whisper_factory.steps import STEPS
+from whisper_factory.steps.context import Context
+from whisper_factory.steps.listening import Ears
+from whisper_factory.store import Store
+
+QUICK = ("fetch", "convert", "build", "reference", "validate")
+BESIDE = ["fetch", "reference", "convert", "build", "reference heard", "validate"]
+
+
+class Noting:
+    """Stands for every step. The reference does something meanwhile, as the real one does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failing: str = "") -> None:
+        self.failing = failing
+        self.did: list[str] = []
+        self.ears: list[Ears] = []
+        for module in STEPS.values():
+            monkeypatch.setattr(module, "run", self.run)
+
+    def run(self, step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
+        self.did.append(step.name)
+        assert set(inputs) == set(step.inputs)
+        assert all((path / f"{name}.txt").is_file() for name, path in inputs.items())
+        if step.name == self.failing:
+            raise UserError("as it was told")
+        if step.name == "reference":
+            context.meanwhile()
+            self.did.append("reference heard")
+        if step.name == "validate":
+            self.ears.append(context.ears("onnxruntime"))
+            self.ears[-1].close()
+        (out / f"{step.name}.txt").write_text(step.name)
+
+
+def made(*overrides: str) -> Plan:
+    return plan.make(composition(*overrides), lambda step, key: False)
+
+
+def make(planned: Plan, store: Path) -> factory._Run:
+    with factory._Run(planned, Store(store)) as run:
+        for step in run.order():
+            run.ensure(step)
+    return run
+
+
+def test_a_quick_engine_is_made_while_the_reference_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, planned = Noting(monkeypatch), made("model=tiny.en", "profile=duplex_lowmem")
+    run = make(planned, tmp_path)
+    assert steps.did == BESIDE
+    assert set(run.finished) == set(QUICK)
+    assert run.waiting is None, "the process that was started meanwhile has validated"
+    make(planned, tmp_path)
+    assert steps.did == BESIDE, "nothing is made twice"
+    assert [step.name for step in factory._Run(planned, Store(tmp_path)).order()] == list(QUICK)
+
+
+@pytest.mark.parametrize("overrides", [
+    ("precision=int4", "calibration=gptq"), ("backend=tensorrt_llm", "device=jetson_orin_nano_8gb"),
+    ("validation=none",),
+])
+def test_else_they_are_made_as_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
+) -> None:
+    """What takes minutes and all cores, or is told elsewhere, is not made beside anything."""
+    steps, planned = Noting(monkeypatch), made("model=tiny.en", *overrides)
+    make(planned, tmp_path)
+    assert [name for name in steps.did if name != "reference heard"] == [step.name for step in planned.steps]
+
+
+@pytest.mark.parametrize("failing", ["convert", "build"])
+def test_an_engine_that_cannot_be_made_ends_the_reference_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    steps, planned = Noting(monkeypatch, failing), made("model=tiny.en", "profile=duplex_lowmem")
+    with pytest.raises(UserError, match=r"^as it was told$"):
+        make(planned, tmp_path)
+    assert steps.did[-1] == failing
+    assert Store(tmp_path).find("reference", planned.steps[3].key) is None
+    steps.failing = ""
+    make(planned, tmp_path)
+    assert steps.did[-2:] == ["reference heard", "validate"]
+    assert steps.did.count("fetch") == 1
+
+
+def test_a_process_that_nobody_took_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Noting(monkeypatch)
+    planned = made("model=tiny.en", "profile=duplex_lowmem")
+    with factory._Run(planned, Store(tmp_path)) as run:
+        for step in run.order()[:2]:
+            run.ensure(step)
+        assert run.waiting is not None
+        (child,) = run.waiting._children._children
+        assert child.poll() is None
+    assert child.poll() is not None
