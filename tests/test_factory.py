@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +12,24 @@ from whisper_factory import factory, plan
 from whisper_factory.errors import UserError
 from whisper_factory.plan import Plan
 from whisper_factory.planned_steps import PlannedStep
-from whisper_factory.steps import STEPS
+from whisper_factory.steps import STEPS, validate
 from whisper_factory.steps.context import Context
-from whisper_factory.steps.listening import Ears
 from whisper_factory.store import Store
 
 QUICK = ("fetch", "convert", "build", "reference", "validate")
 BESIDE = ["fetch", "reference", "convert", "build", "reference heard", "validate"]
+
+
+class Begun:
+    """Stands for an audition."""
+
+    def __init__(self, step: PlannedStep, engine: Path) -> None:
+        assert step.name == "validate"
+        assert (engine / "build.txt").is_file()
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class Noting:
@@ -26,7 +38,8 @@ class Noting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, failing: str = "") -> None:
         self.failing = failing
         self.did: list[str] = []
-        self.ears: list[Ears] = []
+        self.auditions: list[Any] = []
+        monkeypatch.setattr(validate, "begin", Begun)
         for module in STEPS.values():
             monkeypatch.setattr(module, "run", self.run)
 
@@ -40,8 +53,7 @@ class Noting:
             context.meanwhile()
             self.did.append("reference heard")
         if step.name == "validate":
-            self.ears.append(context.ears("onnxruntime"))
-            self.ears[-1].close()
+            self.auditions.append(context.audition)
         (out / f"{step.name}.txt").write_text(step.name)
 
 
@@ -61,7 +73,9 @@ def test_a_quick_engine_is_made_while_the_reference_is_heard(tmp_path: Path, mon
     run = make(planned, tmp_path)
     assert steps.did == BESIDE
     assert set(run.finished) == set(QUICK)
-    assert run.waiting is None, "the process that was started meanwhile has validated"
+    (begun,) = steps.auditions
+    assert isinstance(begun, Begun), "validation goes on with what was begun meanwhile"
+    assert begun.closed
     make(planned, tmp_path)
     assert steps.did == BESIDE, "nothing is made twice"
     assert [step.name for step in factory._Run(planned, Store(tmp_path)).order()] == list(QUICK)
@@ -78,6 +92,7 @@ def test_else_they_are_made_as_planned(
     steps, planned = Noting(monkeypatch), made("model=tiny.en", *overrides)
     make(planned, tmp_path)
     assert [name for name in steps.did if name != "reference heard"] == [step.name for step in planned.steps]
+    assert steps.auditions in ([], [None])
 
 
 @pytest.mark.parametrize("failing", ["convert", "build"])
@@ -95,13 +110,24 @@ def test_an_engine_that_cannot_be_made_ends_the_reference_too(
     assert steps.did.count("fetch") == 1
 
 
-def test_a_process_that_nobody_took_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_goes_on_with_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Noting(monkeypatch)
     planned = made("model=tiny.en", "profile=duplex_lowmem")
     with factory._Run(planned, Store(tmp_path)) as run:
         for step in run.order()[:2]:
             run.ensure(step)
-        assert run.waiting is not None
-        (child,) = run.waiting._children._children
-        assert child.poll() is None
-    assert child.poll() is not None
+        begun: Any = run.audition
+        assert not begun.closed
+    assert begun.closed
+
+
+def test_a_validation_that_is_made_again_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, planned = Noting(monkeypatch), made("model=tiny.en", "profile=duplex_lowmem")
+    with factory._Run(planned, Store(tmp_path)) as run:
+        for step in run.order():
+            run.ensure(step)
+        (run.finished["validate"].path / "validate.txt").write_text("damaged")
+        run.sound.clear()
+        run.check(planned.steps[-1])
+    assert len(steps.auditions) == 2
+    assert steps.auditions[1] is None

@@ -20,8 +20,8 @@ from whisper_factory.schema import Composition
 from whisper_factory.sources import local
 from whisper_factory.steps import STEPS, keep
 from whisper_factory.steps import validate as validation
+from whisper_factory.steps.audition import Audition
 from whisper_factory.steps.context import Context
-from whisper_factory.steps.listening import Ears
 from whisper_factory.store import Finished, Store, users
 
 log = logging.getLogger(__name__)
@@ -127,14 +127,14 @@ class _Run:
         self.storage = storage
         self.finished: dict[str, Finished] = {}
         self.sound: set[str] = set()
-        self.waiting: Ears | None = None
+        self.audition: Audition | None = None
 
     def __enter__(self) -> _Run:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self.waiting:
-            self.waiting.close()
+        if self.audition:
+            self.audition.close()
 
     def order(self) -> list[PlannedStep]:
         """The steps as they are made: as planned, but for a reference beside which others are made."""
@@ -149,14 +149,11 @@ class _Run:
                 and self.plan.spec.backend == REFERENCE_BACKEND and "calibration" not in self.steps["convert"].params)
 
     def _meanwhile(self) -> None:
-        """While the reference is heard: the engine, then the start of the process that will hear it."""
+        """While the reference is heard: the engine, and then as much of its validation as needs no quiet."""
         for name in ("convert", "build"):
             self.ensure(self.steps[name])
-        self.waiting = Ears(self.plan.spec.backend)
-
-    def _ears(self, backend: str) -> Ears:
-        ears, self.waiting = self.waiting or Ears(backend), None
-        return ears
+        self.check(self.steps["build"])
+        self.audition = validation.begin(self.steps["validate"], self.finished["build"].path)
 
     def ensure(self, step: PlannedStep) -> None:
         """Have the step finished: from the store, or made now."""
@@ -180,9 +177,11 @@ class _Run:
             self.check(self.steps[name])
         log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
         context = Context(_say, self.storage.downloads, self.failures, progress.of_step(step.name, _say),
-                          self.storage.caches, ears=self._ears)
+                          self.storage.caches)
         if step.name == "reference" and self._beside_reference():
             context = replace(context, meanwhile=self._meanwhile)
+        if step.name == "validate":  # the first time; what was heard once has to be heard again
+            context, self.audition = replace(context, audition=self.audition), None
         inputs = {name: self.finished[name].path for name in step.inputs}
         started = time.monotonic()
         ran = False
@@ -192,7 +191,11 @@ class _Run:
             ran = True
             STEPS[step.name].run(step, inputs, out, context)
 
-        self.finished[step.name] = self.storage.make(step.name, step.key, step.record, work, context.say, check)
+        try:
+            self.finished[step.name] = self.storage.make(step.name, step.key, step.record, work, context.say, check)
+        finally:
+            if context.audition:
+                context.audition.close()
         self.sound.add(step.name)
         took = f"done in {time.monotonic() - started:.1f} s" if ran else "was made by another process meanwhile"
         log.info("%-9s %s", step.name, took)

@@ -24,7 +24,9 @@ def python(code: str) -> list[str]:
 
 def test_lines_are_counted_and_the_last_of_the_others_kept() -> None:
     told = Recorder()
-    commands = [python(f"print('did 1'); print(*range({size}), sep='\\n'); print('did 2')") for size in (7, 0)]
+    say = "import sys; [sys.stdout.write(line) for line in {lines}]"
+    lines = ["did 1\n", "\n", *(f"{number}\n" for number in range(7)), "did 2\n"]
+    commands = [python(say.format(lines=spoken)) for spoken in (lines, ["did 3\n", "did 4\n"])]
     assert follow(commands, DONE, told, "things", 4) == (0, ["2", "3", "4", "5", "6"])
     assert told.opened == [(4, "things", 0)]
     assert told.amounts == [1] * 4

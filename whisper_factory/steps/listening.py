@@ -13,11 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from whisper_factory import memory
+from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.progress import Progress, silent
 from whisper_factory.steps.children import Children
 from whisper_factory.threads import physical_cores
 
+PROCESSES = 2
 HEARD = re.compile(r"heard \d+ of \d+\n")  # a line of `measure --progress`
 # With this process's own search path: `-m` would put the working directory, and what lies there, in front.
 CHILD = "import sys; sys.path[:] = {path!r}; from whisper_factory import measure; measure.when_told({backend!r})"
@@ -63,6 +66,12 @@ def _fill(room: float, clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
         chosen.append(longest)
         room -= longest["seconds"]
     return chosen
+
+
+def side_by_side(spec: EngineSpec) -> int:
+    """How many processes share what is to be heard: two, if half of this machine's memory is enough for both."""
+    host = memory.host_memory() or 0
+    return PROCESSES if physical_cores() >= PROCESSES and 2 * PROCESSES * memory.estimate(spec).peak <= host else 1
 
 
 class Ears:
