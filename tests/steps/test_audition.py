@@ -21,21 +21,25 @@ def requests() -> list[dict[str, Any]]:
             for number, name in enumerate(names)]
 
 
-def heard(count: int, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Recorder]:
+def heard(count: int, monkeypatch: pytest.MonkeyPatch, beside: bool = False) -> tuple[dict[str, Any], Recorder]:
     """The report, of this many processes for edge recordings."""
     told = Recorder()
     monkeypatch.setattr(audition, "side_by_side", lambda spec: count)
     before = CHILDREN.read_text()
-    with Audition(duplex() / "engine", requests()) as begun:
-        assert len(CHILDREN.read_text().split()) - len(before.split()) == (3 if count > 1 else 1)
+    with Audition(duplex() / "engine", requests(), beside) as begun:
+        started = len(CHILDREN.read_text().split()) - len(before.split())
+        assert started == (1 if count == 1 else 2 if beside else 3)
         report = begun.report(1, told)
     assert CHILDREN.read_text() == before
     return report, told
 
 
-def test_edge_recordings_are_heard_side_by_side_as_they_are_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_edge_recordings_are_heard_side_by_side_as_they_are_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
     alone, told_alone = heard(1, monkeypatch)
-    together, told = heard(2, monkeypatch)
+    together, told = heard(2, monkeypatch, beside)
     for key in ("text", "tokens", "seconds", "windows"):
         assert [row[key] for row in together["clips"]] == [row[key] for row in alone["clips"]], key
     assert [opened[0] for opened in told_alone.opened] == [6]

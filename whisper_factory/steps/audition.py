@@ -15,6 +15,7 @@ from typing import Any
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.progress import Progress, silent
 from whisper_factory.steps.listening import Ears, side_by_side
+from whisper_factory.threads import physical_cores
 
 SIDE_BY_SIDE = "onnxruntime"  # the backend whose engines share nothing but cores
 
@@ -22,22 +23,24 @@ SIDE_BY_SIDE = "onnxruntime"  # the backend whose engines share nothing but core
 class Audition:
     """An engine being heard, from now on. Its processes do not outlive the block."""
 
-    def __init__(self, engine: Path, requests: list[dict[str, Any]]) -> None:
+    def __init__(self, engine: Path, requests: list[dict[str, Any]], beside: bool = False) -> None:
         """
         Args:
             requests: see `listening.clip_requests`.
+            beside: other work goes on that has processes for all cores: one more is enough.
         """
         spec = EngineSpec.load(engine)
-        processes = side_by_side(spec) if spec.backend == SIDE_BY_SIDE else 1
         edge = [index for index, request in enumerate(requests) if request["edge"]]
+        processes = side_by_side(spec) if spec.backend == SIDE_BY_SIDE else 1
         self._engine, self._requests = engine, requests
         self._apart = edge[1:] if processes > 1 else []
         with ExitStack() as stack:
             self._scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self._alone = stack.enter_context(Ears(spec.backend))
             if self._apart:
-                self._others = stack.enter_context(Ears(spec.backend, processes))
-                self._others.ask(engine, [requests[index] for index in self._apart], self._scratch, batch=1)
+                self._others = stack.enter_context(Ears(spec.backend, 1 if beside else processes))
+                self._others.ask(engine, [requests[index] for index in self._apart], self._scratch, batch=1,
+                                 threads=max(1, physical_cores() // processes))
             self._open = stack.pop_all()
 
     def __enter__(self) -> Audition:

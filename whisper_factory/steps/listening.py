@@ -117,18 +117,20 @@ class Ears:
         (report,) = self._answers(progress)
         return report
 
-    def ask(self, engine: Path, requests: list[dict[str, Any]], scratch: Path, batch: int) -> None:
+    def ask(self, engine: Path, requests: list[dict[str, Any]], scratch: Path, batch: int,
+            threads: int | None = None) -> None:
         """Have all of them hear the clips, as soon as may be: they share them and this machine's cores.
 
         (Two on one core each hear more than one on two: nothing waits for another thread.)
 
         Args:
             batch: clips given to the engine at once.
+            threads: of each; None: all cores.
         """
         count = len(self._children)
         shares = [requests[first::count] for first in range(count)]
         manifests = [{"clips": share, "batch": batch, "warm_up": False} for share in shares if share]
-        self._ask(engine, manifests, scratch, ["--threads", str(max(1, physical_cores() // count))])
+        self._ask(engine, manifests, scratch, ["--threads", str(threads or max(1, physical_cores() // count))])
 
     def answer(self, progress: Progress = silent) -> list[dict[str, Any]]:
         """What they heard: `measure`'s reports of the clips, their latencies meaningless.

@@ -56,8 +56,8 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
 
 
 def begin(step: PlannedStep, engine: Path) -> Audition:
-    """Have the engine heard from now on, for a run of this step that is to come."""
-    return Audition(engine, _requests(step))
+    """Have the engine heard from now on, beside other work, for a run of this step that is to come."""
+    return Audition(engine, _requests(step), beside=True)
 
 
 def _requests(step: PlannedStep) -> list[Row]:
