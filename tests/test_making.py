@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.compositions import composition
-from whisper_factory import factory, plan
+from whisper_factory import making, plan
 from whisper_factory.errors import UserError
 from whisper_factory.plan import Plan
 from whisper_factory.planned_steps import PlannedStep
@@ -61,8 +61,8 @@ def made(*overrides: str) -> Plan:
     return plan.make(composition(*overrides), lambda step, key: False)
 
 
-def make(planned: Plan, store: Path) -> factory._Run:
-    with factory._Run(planned, Store(store)) as run:
+def make(planned: Plan, store: Path) -> making.Run:
+    with making.Run(planned, Store(store)) as run:
         for step in run.order():
             run.ensure(step)
     return run
@@ -78,7 +78,7 @@ def test_a_quick_engine_is_made_while_the_reference_is_heard(tmp_path: Path, mon
     assert begun.closed
     make(planned, tmp_path)
     assert steps.did == BESIDE, "nothing is made twice"
-    assert [step.name for step in factory._Run(planned, Store(tmp_path)).order()] == list(QUICK)
+    assert [step.name for step in making.Run(planned, Store(tmp_path)).order()] == list(QUICK)
 
 
 @pytest.mark.parametrize("overrides", [
@@ -113,7 +113,7 @@ def test_an_engine_that_cannot_be_made_ends_the_reference_too(
 def test_what_nobody_goes_on_with_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Noting(monkeypatch)
     planned = made("model=tiny.en", "profile=duplex_lowmem")
-    with factory._Run(planned, Store(tmp_path)) as run:
+    with making.Run(planned, Store(tmp_path)) as run:
         for step in run.order()[:2]:
             run.ensure(step)
         begun: Any = run.audition
@@ -123,7 +123,7 @@ def test_what_nobody_goes_on_with_ends_with_the_run(tmp_path: Path, monkeypatch:
 
 def test_a_validation_that_is_made_again_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps, planned = Noting(monkeypatch), made("model=tiny.en", "profile=duplex_lowmem")
-    with factory._Run(planned, Store(tmp_path)) as run:
+    with making.Run(planned, Store(tmp_path)) as run:
         for step in run.order():
             run.ensure(step)
         (run.finished["validate"].path / "validate.txt").write_text("damaged")
