@@ -4,7 +4,8 @@
 
 tiny.en for short turns, from its installed package to a validated engine; and random weights of small.en's size, from
 the float16 weights that a store already has to a built engine (not validated: nobody trained them). Every run begins
-with a store that has the fetched weights and nothing else; the median of each step, and of the whole process.
+with a store that has the fetched weights and nothing else; the median of each step, and of the whole process. (An
+engine that is validated is converted and built while its reference is heard, whose time includes that.)
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import pytest
 from whisper_factory import command
 from whisper_factory.interruptions import SIGNALS, held_back
 from whisper_factory.progress import silent
-from whisper_factory.steps import listening
+from whisper_factory.steps import children
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(300)"]
 SECONDS = 120  # that a test may take
@@ -67,7 +67,7 @@ def nothing_comes_where_nothing_came() -> None:
 def a_child_that_is_just_being_started_is_ended() -> None:
     subprocess.Popen = TooEarly  # type: ignore[misc]
     try:
-        listening.follow([SLEEPER, SLEEPER], re.compile("x"), silent, "clips")
+        children.follow([SLEEPER, SLEEPER], re.compile("x"), silent, "clips")
     except KeyboardInterrupt:
         assert [child.returncode for child in TooEarly.started] == [-signal.SIGKILL]
         return

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.real_engine import clip, duplex, tiny_en
+from tests.real_engine import PAGED, clip, duplex, tiny_en
 from whisper_factory import resident
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -56,9 +56,9 @@ def test_memory_stays_flat_in_a_session(tmp_path: Path) -> None:
 
 
 def test_two_processes_share_what_is_mapped(tmp_path: Path) -> None:
-    """A float32 encoder, and of an int8 one what is not repacked: both have it from the file's pages."""
+    """A float32 encoder in paged mode, and of an int8 one what is not repacked: both have it from the file's pages."""
     for precision, shared in (("float32", 0.9), ("int8", 0.1)):
-        engine = tiny_en(750, precision)
+        engine = tiny_en(750, precision, PAGED)
         found = benchmark("shared_weights", tmp_path / "out.json", "--engine_dir", engine)
         weights, size = found["encoder.weights"], (engine / "engine" / "encoder.weights").stat().st_size
         assert weights["Shared_Clean"] + weights["Shared_Dirty"] > shared * size  # dirty: not on the disk yet

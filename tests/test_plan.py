@@ -42,7 +42,7 @@ def test_steps_in_order_each_needing_only_earlier_ones() -> None:
         ({"profile.max_input_len": 900}, {"fetch", "convert"}),
         ({"kv_cache.mode": "contiguous"}, {"fetch", "convert", "reference"}),
         ({"validation.max_runaways": 3}, {"fetch", "convert", "build", "reference"}),
-        ({"validation.repeats": 1}, {"fetch", "convert", "build", "reference"}),
+        ({"validation.repeats": 5}, {"fetch", "convert", "build", "reference"}),
         ({"model.sha256": "0" * 64}, {"fetch", "convert", "build", "reference", "validate"}),  # another source is used
     ],
 )

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from whisper_factory import backends, memory, outputs, plan, progress, remedies, store, verify
+from whisper_factory import backends, memory, outputs, plan, remedies, store, verify
 from whisper_factory.errors import FactoryError, GateMissed
 from whisper_factory.lock import Lock
+from whisper_factory.making import Run
 from whisper_factory.memory import Estimate
 from whisper_factory.plan import Plan
-from whisper_factory.planned_steps import PlannedStep
 from whisper_factory.schema import Composition
 from whisper_factory.sources import local
-from whisper_factory.steps import STEPS, keep
+from whisper_factory.steps import keep
 from whisper_factory.steps import validate as validation
-from whisper_factory.steps.context import Context
 from whisper_factory.store import Finished, Store, users
 
 log = logging.getLogger(__name__)
@@ -66,10 +64,9 @@ def produce(composition: Composition, resolved: str, notes: Sequence[str] = (), 
         cached = {step.name: found for step in made.steps if (found := storage.find(step.name, step.key))}
         return Outcome(made, needed, cached, None, name)
     _check_device(made, needed, storage)
-    run = _Run(made, storage)
-    with storage.use(composition.name):
+    with storage.use(composition.name), Run(made, storage) as run:
         with _LogFile(made.directory / "log.txt"):
-            for step in made.steps:
+            for step in run.order():
                 run.ensure(step)
                 if step.name == "keep" and needed.least is not None:  # now it is known what is kept
                     needed = _memory(made, storage)
@@ -117,54 +114,7 @@ def _check_device(made: Plan, needed: Estimate, storage: Store) -> None:
         backend.check_device(made.spec, needed.peak if needed.least is None else needed.least)
 
 
-class _Run:
-    """One run: what is finished, and which steps' files were made or hashed in it."""
-
-    def __init__(self, made: Plan, storage: Store):
-        self.plan = made
-        self.steps = {step.name: step for step in made.steps}
-        self.failures = made.directory / outputs.FAILURES
-        self.storage = storage
-        self.finished: dict[str, Finished] = {}
-        self.sound: set[str] = set()
-
-    def ensure(self, step: PlannedStep) -> None:
-        """Have the step finished: from the store, or made now."""
-        found = self.storage.find(step.name, step.key)
-        if found:
-            self.finished[step.name] = found
-            log.info("%-9s didn't change (%s)", step.name, step.key[:12], extra={"idle": True})
-        else:
-            self._make(step)
-
-    def check(self, step: PlannedStep) -> None:
-        """Before its files are read: hash them, unless this run made or hashed them, and make it again if damaged."""
-        if step.name not in self.sound and not self.storage.is_sound(self.finished[step.name]):
-            self._make(step, check=True)
-        self.sound.add(step.name)
-
-    def _make(self, step: PlannedStep, check: bool = False) -> None:
-        for name in step.inputs:
-            self.check(self.steps[name])
-        log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
-        context = Context(_say, self.storage.downloads, self.failures, progress.of_step(step.name, _say),
-                          self.storage.caches)
-        inputs = {name: self.finished[name].path for name in step.inputs}
-        started = time.monotonic()
-        ran = False
-
-        def work(out: Path) -> None:
-            nonlocal ran
-            ran = True
-            STEPS[step.name].run(step, inputs, out, context)
-
-        self.finished[step.name] = self.storage.make(step.name, step.key, step.record, work, context.say, check)
-        self.sound.add(step.name)
-        took = f"done in {time.monotonic() - started:.1f} s" if ran else "was made by another process meanwhile"
-        log.info("%-9s %s", step.name, took)
-
-
-def _bring_up_to_date(run: _Run, resolved: str) -> None:
+def _bring_up_to_date(run: Run, resolved: str) -> None:
     """The output directory; what it is made of is hashed first, since its manifest vouches for it."""
     if not outputs.is_current(run.plan, run.finished):
         for step in run.plan.steps:
@@ -173,10 +123,6 @@ def _bring_up_to_date(run: _Run, resolved: str) -> None:
         with run.storage.lock(f"outputs-{run.plan.key}") as alone:
             outputs.write(run.plan, run.finished, resolved, alone)
     users.note(run.storage.root, run.plan.directory)
-
-
-def _say(line: str) -> None:
-    log.info("%-9s %s", "", line)
 
 
 def _validation(finished: dict[str, Finished]) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import sys
 import time
@@ -30,7 +31,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from whisper_factory import console, resident
 from whisper_factory.errors import UserError, choices
@@ -64,8 +65,30 @@ def main(arguments: list[str] | None = None) -> int:
     return console.run(work, interrupted="")
 
 
+def when_told(backend: str) -> NoReturn:
+    """Be the command, with the arguments that a line of standard input has as a JSON list, and end the process.
+
+    What it imports it imports before: whoever started this can prepare an engine of that backend meanwhile. Without a
+    line (its reader may be gone) nothing is done.
+    """
+    code = console.run(partial(_prepare, backend), interrupted="")
+    if line := "" if code else sys.stdin.readline():
+        code = main(json.loads(line))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # to tear the interpreter and the engine down takes 0.1 s
+
+
+def _prepare(backend: str) -> None:
+    from whisper_factory import backends
+    from whisper_factory.whisper import transcribe  # noqa: F401 - for what it imports
+
+    resident.import_all(backends.get(backend).LIBRARIES)
+
+
 def _heard(clips: int, total: int) -> None:
-    print(f"heard {clips} of {total}", flush=True)
+    sys.stdout.write(f"heard {clips} of {total}\n")  # at once, also where nothing is buffered
+    sys.stdout.flush()
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -35,12 +35,9 @@ class Meter:
     def __init__(self, libraries: Iterable[str]) -> None:
         """
         Args:
-            libraries: modules that belong to the baseline; they are imported. One that cannot be is passed over, as
-                what loads the engine says better what is missing; what one prints goes to standard error.
+            libraries: modules that belong to the baseline; they are imported.
         """
-        for library in libraries:
-            with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
-                importlib.import_module(library)
+        import_all(libraries)
         file_pages.let_go(file_pages.code())  # as an engine does when it has been loaded
         self._baseline = self._loaded = now()
         self._load_peak = peak()
@@ -52,6 +49,14 @@ class Meter:
     def read(self) -> Measured:
         """All there is to say so far."""
         return Measured(self._baseline, self._loaded, self._load_peak, peak())
+
+
+def import_all(libraries: Iterable[str]) -> None:
+    """Import modules. One that cannot be is passed over, as what loads the engine says better what is missing; what one
+    prints goes to standard error."""
+    for library in libraries:
+        with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
+            importlib.import_module(library)
 
 
 def now() -> int:

@@ -15,12 +15,26 @@ from tests.real_engine import clip, duplex
 from tests.recorder import Recorder
 from whisper_factory import clips
 from whisper_factory.errors import EnvironmentFault, UserError
-from whisper_factory.progress import Advance
+from whisper_factory.progress import Advance, Progress, silent
 from whisper_factory.steps import listening
+from whisper_factory.steps.listening import Ears
 
 
 def quick() -> list[dict[str, Any]]:
     return [asdict(clip) for clip in clips.bundled("quick")]
+
+
+def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, progress: Progress = silent) -> dict[str, Any]:
+    with Ears("onnxruntime") as ears:
+        return ears.listen(engine, requests, scratch, 1, progress)
+
+
+def hear(engine: Path, requests: list[dict[str, Any]], scratch: Path, batch: int, progress: Progress = silent
+         ) -> list[dict[str, Any]]:
+    """By two processes."""
+    with Ears("onnxruntime", 2) as ears:
+        ears.ask(engine, requests, scratch, batch)
+        return ears.answer(progress)
 
 
 def test_a_full_window_has_no_edge_clips() -> None:
@@ -54,7 +68,7 @@ def test_an_engine_that_fails_is_the_environments_fault_with_its_last_words(tmp_
     tiny_en().engine_spec().save(tmp_path)
     nothing_to_hear: dict[str, Any] = {}
     with pytest.raises(EnvironmentFault, match=r"failed while being validated \(exit code 1\): .*KeyError") as caught:
-        listening.listen(tmp_path, [nothing_to_hear], tmp_path, repeats=1)
+        listen(tmp_path, [nothing_to_hear], tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -63,13 +77,13 @@ def test_a_clip_that_cannot_be_read_is_the_users_mistake(tmp_path: Path, monkeyp
     (tmp_path / "soundfile.py").write_text("raise SystemExit('shadowed by the working directory')")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^cannot read the audio file 'absent.wav'"):
-        listening.listen(tmp_path, [{"paths": ["absent.wav"]}], tmp_path, repeats=1)
+        listen(tmp_path, [{"paths": ["absent.wav"]}], tmp_path)
 
 
 def test_progress_is_told_clip_by_clip(tmp_path: Path) -> None:
     heard = Recorder()
     requests = [{"paths": [str(clip(name))]} for name in ("river", "soup", "sample")]
-    report = listening.listen(duplex(), requests, tmp_path, 1, heard)
+    report = listen(duplex(), requests, tmp_path, heard)
     assert len(report["clips"]) == 3
     assert heard.opened == [(3, "clips", 0)]
     assert heard.amounts == [1, 1, 1]
@@ -80,8 +94,8 @@ def test_clips_heard_in_batches_by_two_processes_are_heard_as_one_by_one(tmp_pat
     engine, heard = real_engine.tiny_en(), Recorder()
     requests = [{"paths": [str(clip(name))], "shift_seconds": shift} for shift in (0.0, 1.0) for name in
                 ("river", "soup", "sample")][:5]
-    one_by_one = listening.listen(engine, requests, tmp_path, 1)["clips"]
-    together = listening.hear(engine, requests, tmp_path, 2, 2, heard)
+    one_by_one = listen(engine, requests, tmp_path)["clips"]
+    together = hear(engine, requests, tmp_path, 2, heard)
     assert [row["tokens"] for row in together] == [row["tokens"] for row in one_by_one]
     assert [row["seconds"] for row in together] == [row["seconds"] for row in one_by_one]
     assert heard.opened == [(5, "clips", 0)]
@@ -92,7 +106,20 @@ def test_clips_heard_in_batches_by_two_processes_are_heard_as_one_by_one(tmp_pat
 def test_one_of_two_processes_that_fails_is_told_of(tmp_path: Path) -> None:
     requests = [{"paths": [str(clip("river"))]}, {"paths": ["absent.wav"]}]
     with pytest.raises(UserError, match=r"^cannot read the audio file 'absent.wav'"):
-        listening.hear(real_engine.tiny_en(), requests, tmp_path, 8, 2)
+        hear(real_engine.tiny_en(), requests, tmp_path, 8)
+
+
+def test_a_process_too_many_hears_nothing(tmp_path: Path) -> None:
+    (heard,) = hear(duplex(), [{"paths": [str(clip("river"))]}], tmp_path, 1)
+    assert heard["text"]
+
+
+def test_those_that_nobody_asks_end_with_the_block(tmp_path: Path) -> None:
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    before = children.read_text()
+    with Ears("onnxruntime", 2):
+        assert len(children.read_text().split()) == len(before.split()) + 2
+    assert children.read_text() == before
 
 
 def test_an_interruption_ends_the_child(tmp_path: Path) -> None:
@@ -106,8 +133,8 @@ def test_an_interruption_ends_the_child(tmp_path: Path) -> None:
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
     before = children.read_text()
     with pytest.raises(KeyboardInterrupt):
-        listening.listen(duplex(), [{"paths": [str(clip("sample"))]}] * 500, tmp_path, 1, impatient)
+        listen(duplex(), [{"paths": [str(clip("sample"))]}] * 500, tmp_path, impatient)
     assert children.read_text() == before
     with pytest.raises(KeyboardInterrupt):
-        listening.hear(duplex(), [{"paths": [str(clip("sample"))]}] * 500, tmp_path, 1, 2, impatient)
+        hear(duplex(), [{"paths": [str(clip("sample"))]}] * 500, tmp_path, 1, impatient)
     assert children.read_text() == before

@@ -15,7 +15,7 @@ from typing import Any
 
 from whisper_factory.errors import EnvironmentFault, GateMissed, UserError
 from whisper_factory.progress import Progress
-from whisper_factory.steps.listening import follow
+from whisper_factory.steps.children import follow
 
 ONE_THREAD = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 CHILD = "import sys; sys.path[:] = {path!r}; from {module} import main; sys.exit(main())"

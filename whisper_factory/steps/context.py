@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whisper_factory.progress import Progress, silent
+from whisper_factory.steps.audition import Audition
+
+
+def nothing() -> None:
+    """There is nothing to do meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -18,3 +23,5 @@ class Context:
     failures: Path  # where a failed external command leaves its log and its reproduction; may not exist
     progress: Progress = silent  # how a long piece of work shows how far it is
     caches: Path | None = None  # where a toolkit may keep what makes its next build faster
+    meanwhile: Callable[[], None] = nothing  # what a step may do, once, while its processes are at work
+    audition: Audition | None = None  # of the engine that is to be validated, begun already

@@ -7,24 +7,23 @@ taking the factory along.
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
-from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from whisper_factory import memory
+from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, UserError
-from whisper_factory.interruptions import held_back
 from whisper_factory.progress import Progress, silent
+from whisper_factory.steps.children import Children
 from whisper_factory.threads import physical_cores
 
-LAST_LINES = 5
+PROCESSES = 2
 HEARD = re.compile(r"heard \d+ of \d+\n")  # a line of `measure --progress`
 # With this process's own search path: `-m` would put the working directory, and what lies there, in front.
-CHILD = "import sys; sys.path[:] = {path!r}; from whisper_factory.measure import main; sys.exit(main())"
+CHILD = "import sys; sys.path[:] = {path!r}; from whisper_factory import measure; measure.when_told({backend!r})"
 
 
 def clip_requests(clips: list[dict[str, Any]], max_input_len: int, short_window: bool) -> list[dict[str, Any]]:
@@ -69,96 +68,100 @@ def _fill(room: float, clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return chosen
 
 
-def listen(engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats: int, progress: Progress = silent
-           ) -> dict[str, Any]:
-    """Transcribe the clips, one at a time, with `whisper_factory.measure` in a child process; its report.
+def side_by_side(spec: EngineSpec) -> int:
+    """How many processes share what is to be heard: two, if half of this machine's memory is enough for both."""
+    host = memory.host_memory() or 0
+    return PROCESSES if physical_cores() >= PROCESSES and 2 * PROCESSES * memory.estimate(spec).peak <= host else 1
 
-    Args:
-        progress: of the clips.
 
-    Raises:
-        UserError: a clip cannot be read.
-        EnvironmentFault: the child failed; carries its last lines.
+class Ears:
+    """Processes that hear, started before it is known what: they import what that takes, and wait.
+
+    They do not outlive the block. What they are asked is answered once.
     """
-    (report,) = _measure(engine, [{"clips": requests}], scratch, ["--repeats", str(repeats)], progress)
-    return report
 
+    def __init__(self, backend: str, count: int = 1) -> None:
+        """
+        Args:
+            backend: of the engine that will be heard with.
+        """
+        self.backend = backend
+        command = [sys.executable, "-c", CHILD.format(path=sys.path, backend=backend)]
+        self._children = Children([command] * count, told=True)
+        self._files: list[tuple[Path, Path]] = []  # what each is asked, and its report
+        self._total = 0
 
-def hear(engine: Path, requests: list[dict[str, Any]], scratch: Path, batch: int, processes: int,
-         progress: Progress = silent) -> list[dict[str, Any]]:
-    """What the engine hears in the clips, as soon as may be: `measure`'s reports of them, their latencies meaningless.
+    def __enter__(self) -> Ears:
+        return self
 
-    Args:
-        batch: clips given to it at once.
-        processes: that share the clips and this machine's cores. (Two on one core each hear more than one on two:
-            nothing waits for another thread.)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+                 ) -> None:
+        self.close()
 
-    Raises:
-        as `listen`.
-    """
-    shares = [requests[first::processes] for first in range(processes)]
-    manifests = [{"clips": share, "batch": batch, "warm_up": False} for share in shares if share]
-    threads = max(1, physical_cores() // processes)
-    clips: list[dict[str, Any]] = [{}] * len(requests)
-    for first, report in enumerate(_measure(engine, manifests, scratch, ["--threads", str(threads)], progress)):
-        clips[first::processes] = report["clips"]
-    return clips
+    def close(self) -> None:
+        """End them."""
+        self._children.close()
 
+    def listen(self, engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats: int,
+               progress: Progress = silent) -> dict[str, Any]:
+        """Transcribe the clips, one at a time, in one process; `measure`'s report.
 
-def _measure(engine: Path, manifests: list[dict[str, Any]], scratch: Path, flags: list[str], progress: Progress
-             ) -> list[dict[str, Any]]:
-    """Run `whisper_factory.measure` on each of the manifests, side by side, and return the reports."""
-    files = [(scratch / f"requests{number}.json", scratch / f"report{number}.json") for number in range(len(manifests))]
-    for manifest, (asked, _) in zip(manifests, files, strict=True):
-        asked.write_text(json.dumps(manifest), encoding="utf-8")
-    commands = [[sys.executable, "-c", CHILD.format(path=sys.path), str(engine), str(asked), str(report), "--progress",
-                 *flags] for asked, report in files]
-    total = sum(len(manifest["clips"]) for manifest in manifests)
-    code, lines = follow(commands, HEARD, progress, "clips", total=total)
-    if code != 0:
-        if code == UserError.exit_code and lines:  # a clip that cannot be read, say
-            raise UserError(lines[-1].removeprefix("error: "))
-        raise EnvironmentFault(f"the engine failed while being validated (exit code {code}): {' | '.join(lines)}")
-    reports = [json.loads(report.read_text(encoding="utf-8")) for _, report in files]
-    for asked, report in files:
-        asked.unlink()
-        report.unlink()
-    return reports
+        Args:
+            progress: of the clips.
 
+        Raises:
+            UserError: a clip cannot be read.
+            EnvironmentFault: the child failed; carries its last lines.
+        """
+        self._ask(engine, [{"clips": requests}], scratch, ["--repeats", str(repeats)])
+        (report,) = self._answers(progress)
+        return report
 
-def follow(commands: Sequence[list[str]], done: re.Pattern[str], progress: Progress, unit: str,
-           total: float | None = None, environment: dict[str, str] | None = None) -> tuple[int, list[str]]:
-    """Run commands, side by side, that say how far they are.
+    def ask(self, engine: Path, requests: list[dict[str, Any]], scratch: Path, batch: int,
+            threads: int | None = None) -> None:
+        """Have all of them hear the clips, as soon as may be: they share them and this machine's cores.
 
-    Args:
-        done: the lines by which they say that one more is done.
-        total: how many there are; None if nobody knows.
-        environment: None: this process's own.
+        (Two on one core each hear more than one on two: nothing waits for another thread.)
 
-    Returns:
-        The exit code, of one that failed if any did, and the last of what else was said.
-    """
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    reading, writing = os.pipe()  # one for all: lines are short, and each comes whole
-    children: list[subprocess.Popen[bytes]] = []
-    with progress(total, unit) as advance, open(reading, encoding="utf-8", errors="replace") as said:
-        try:
-            try:
-                for command in commands:
-                    with held_back():
-                        children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing,
-                                                         stderr=writing, env=environment))
-            finally:
-                os.close(writing)
-            for line in said:
-                if done.fullmatch(line):
-                    advance(1)
-                elif line.strip():
-                    last.append(line.rstrip())
-            codes = [child.wait() for child in children]
-            return next(filter(None, codes), 0), list(last)
-        except BaseException:  # an interruption, say: they must not go on alone
-            for child in children:
-                child.kill()
-                child.wait()
-            raise
+        Args:
+            batch: clips given to the engine at once.
+            threads: of each; None: all cores.
+        """
+        count = len(self._children)
+        shares = [requests[first::count] for first in range(count)]
+        manifests = [{"clips": share, "batch": batch, "warm_up": False} for share in shares if share]
+        self._ask(engine, manifests, scratch, ["--threads", str(threads or max(1, physical_cores() // count))])
+
+    def answer(self, progress: Progress = silent) -> list[dict[str, Any]]:
+        """What they heard: `measure`'s reports of the clips, their latencies meaningless.
+
+        Raises:
+            as `listen`.
+        """
+        clips: list[dict[str, Any]] = [{}] * self._total
+        reports = self._answers(progress)
+        for first, report in enumerate(reports):
+            clips[first::len(reports)] = report["clips"]
+        return clips
+
+    def _ask(self, engine: Path, manifests: list[dict[str, Any]], scratch: Path, flags: list[str]) -> None:
+        lines = []
+        for number, manifest in enumerate(manifests):
+            asked, report = scratch / f"requests{number}.json", scratch / f"report{number}.json"
+            asked.write_text(json.dumps(manifest), encoding="utf-8")
+            self._files.append((asked, report))
+            lines.append(json.dumps([str(engine), str(asked), str(report), "--progress", *flags]) + "\n")
+        self._total = sum(len(manifest["clips"]) for manifest in manifests)
+        self._children.tell(lines)
+
+    def _answers(self, progress: Progress) -> list[dict[str, Any]]:
+        code, lines = self._children.follow(HEARD, progress, "clips", self._total)
+        if code != 0:
+            if code == UserError.exit_code and lines:  # a clip that cannot be read, say
+                raise UserError(lines[-1].removeprefix("error: "))
+            raise EnvironmentFault(f"the engine failed while being validated (exit code {code}): {' | '.join(lines)}")
+        reports = [json.loads(report.read_text(encoding="utf-8")) for _, report in self._files]
+        for asked, report in self._files:
+            asked.unlink()
+            report.unlink()
+        return reports

@@ -10,18 +10,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_factory import backends, memory
+from whisper_factory import backends
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, Profile
 from whisper_factory.steps import convert, listening
 from whisper_factory.steps.context import Context
-from whisper_factory.threads import physical_cores
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
 
 if TYPE_CHECKING:
     from whisper_factory.planned_steps import PlannedStep
 
-VERSION = 4
-PROCESSES = 2
+VERSION = 5
 TOGETHER, HELD = 16, 1 << 29  # windows of a batch, and bytes of their keys and values
 TRANSCRIPTS = "transcripts.json"
 KEPT = ("text", "tokens", "runaway")
@@ -36,11 +34,14 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
     dimensions = Dimensions(**params["dimensions"])
     spec = _spec(params["model"], params["backend"][0], dimensions, _batch(dimensions, len(requests)))
-    convert.checkpoint(inputs["fetch"], params["kind"], checkpoint, spec.model, spec.dimensions, spec.precision,
-                       context.progress)
-    backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures, context.progress)
-    shutil.rmtree(checkpoint)
-    clips = listening.hear(engine, requests, scratch, spec.profile.max_batch_size, _processes(spec), context.progress)
+    with listening.Ears(spec.backend, listening.side_by_side(spec)) as ears:
+        convert.checkpoint(inputs["fetch"], params["kind"], checkpoint, spec.model, spec.dimensions, spec.precision,
+                           context.progress)
+        backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures, context.progress)
+        ears.ask(engine, requests, scratch, spec.profile.max_batch_size)
+        shutil.rmtree(checkpoint)
+        context.meanwhile()
+        clips = ears.answer(context.progress)
     shutil.rmtree(scratch)
     heard = [{"name": request["name"], "edge": request["edge"], **{key: clip[key] for key in KEPT}}
              for request, clip in zip(requests, clips, strict=True)]
@@ -57,10 +58,4 @@ def _spec(model: str, backend: str, dimensions: Dimensions, batch: int) -> Engin
 def _batch(dimensions: Dimensions, clips: int) -> int:
     """How many windows are decoded together: their keys and values are HELD bytes or less."""
     window = 4 * dimensions.n_text_layer * dimensions.n_text_state * WINDOW_FRAMES  # of half as many positions, 2 * 4
-    return max(1, min(TOGETHER, HELD // window, -(-clips // PROCESSES)))
-
-
-def _processes(spec: EngineSpec) -> int:
-    """Two engines side by side if half of this machine's memory is enough for both."""
-    host = memory.host_memory() or 0
-    return PROCESSES if physical_cores() >= PROCESSES and 2 * PROCESSES * memory.estimate(spec).peak <= host else 1
+    return max(1, min(TOGETHER, HELD // window, -(-clips // listening.PROCESSES)))

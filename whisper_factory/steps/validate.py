@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from whisper_factory import backends
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.steps import keep, listening
+from whisper_factory.steps.audition import Audition
 from whisper_factory.steps.context import Context
 from whisper_factory.steps.reference import TRANSCRIPTS
 
 if TYPE_CHECKING:
     from whisper_factory.planned_steps import PlannedStep
 
-VERSION = 3
+VERSION = 4
 REPORT = "validation.json"
 EDGE_REMEDY = ("a short window breaks here first; profile.end_anchor=50 protects it, and profile.margin_frames, "
                "100 for max_input_len=750, 350 for 1500")
@@ -34,9 +35,10 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     """Write validation.json into `out`."""
     params, scratch = step.params, out / "scratch"
     engine = _stand_in(params, inputs, scratch, context) if "stand_in" in params else inputs["build"]
-    requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
+    requests = _requests(step)
     reference = json.loads((inputs["reference"] / TRANSCRIPTS).read_text(encoding="utf-8"))
-    report = listening.listen(engine, requests, out, params["repeats"], context.progress)
+    with context.audition or Audition(engine, requests) as audition:
+        report = audition.report(params["repeats"], context.progress)
     shutil.rmtree(scratch, ignore_errors=True)
     rows = [_row(*triple) for triple in zip(requests, report["clips"], reference, strict=True)]
     summary = summarise(rows, report)
@@ -52,6 +54,16 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
         "clips": rows,
     }
     (out / REPORT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def begin(step: PlannedStep, engine: Path) -> Audition:
+    """Have the engine heard from now on, beside other work, for a run of this step that is to come."""
+    return Audition(engine, _requests(step), beside=True)
+
+
+def _requests(step: PlannedStep) -> list[Row]:
+    params = step.params
+    return listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
 
 
 def _stand_in(params: dict[str, Any], inputs: dict[str, Path], scratch: Path, context: Context) -> Path:
@@ -73,7 +85,7 @@ def _row(request: Row, heard: Row, reference: Row) -> Row:
         "reference": reference["text"],
         "seconds": heard["seconds"],
         "windows": heard["windows"],
-        "latency_ms": round(1000 * heard["latency_s"], 1),
+        "latency_ms": None if request["edge"] else round(1000 * heard["latency_s"], 1),
         "words": len(said),
         "word_errors": edit_distance(said, words(heard["text"])),
         "reference_word_errors": edit_distance(said, words(reference["text"])),

@@ -32,7 +32,8 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
     """Parts, in bytes; see `backends.Backend.footprint`.
 
     Integers are repacked by the runtime, so they are private memory from the start; a float32 decoder too. A float32
-    encoder stays in its mapped file, of which memory is taken when it first runs; a float16 one is widened at load.
+    encoder stays in its mapped file in paged mode, of which memory is taken when it first runs; in contiguous mode it
+    is repacked, and a float16 one is widened, at load.
     """
     sizes_of, name = spec.dimensions, spec.precision.name
     encoder, decoder, head = _weights(spec)
@@ -46,7 +47,7 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
     if not at_load:  # given back before there are tokens, which then take their place
         arena = max(0, arena - self_kv - logits)
     parts = [
-        Part(f"weights, encoder ({name})", 0 if mapped else encoder, encoder),
+        Part(f"weights, encoder ({name})", 0 if mapped and not at_load else encoder, encoder),
         Part(f"weights, decoder ({name})", decoder, decoder),
         Part(f"output head ({'float32' if floats else '8 bits'})", head, head),
         Part(SELF_KV, whole[0] if at_load else 0, self_kv),

@@ -6,7 +6,8 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
   quantised product of K by N repacks them: K * N * (1 + 8 / block) in private memory, with 4 bits half of the K * N;
   a decoder's float product 4 * K * N. The file's pages are let go after each product, so the highest point of the load
   is the head's: V * S once more in the file's precision (integers 1 byte; float16 is first widened, to 4 * V * S).
-  A float32 encoder stays mapped, a float16 one is widened: 4 bytes a weight;
+  A float32 encoder stays mapped in paged mode, and is repacked in contiguous mode; a float16 one is widened: 4 bytes a
+  weight;
 - encode: the windows' log-mel, 4 * windows * n_mels * frames; cross-attention's KV (sizes.py); the activations of one
   window in the session's arena, which contiguous mode keeps: measured with tiny.en and base, 48 (8 bits) to 76 * S
   bytes a position (frames / 2);
@@ -94,7 +95,8 @@ class OnnxRuntimeEngine:
         optimize = not integers or cross_in_bytes(self.spec)  # else there is nothing to gain, and 10 ms to lose
         # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
         self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads, optimize=optimize)
-        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack=integers, optimize=optimize,
+        prepack = integers or (not self._returns and self.spec.precision.name == "float32")
+        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack=prepack, optimize=optimize,
                                     exact_arena=self._returns)
         if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
             return_freed_memory()

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real_engine import clip, duplex
+from tests.recorder import Recorder
+from whisper_factory.steps import audition, listening
+from whisper_factory.steps.audition import Audition
+
+CHILDREN = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+
+
+def requests() -> list[dict[str, Any]]:
+    """Clips and edge recordings, mixed as they never are."""
+    names = ("river", "soup", "sample", "river", "soup", "sample")
+    return [{"paths": [str(clip(name))], "shift_seconds": 0.5 * number, "edge": number % 2 == 1}
+            for number, name in enumerate(names)]
+
+
+def heard(count: int, monkeypatch: pytest.MonkeyPatch, beside: bool = False) -> tuple[dict[str, Any], Recorder]:
+    """The report, of this many processes for edge recordings."""
+    told = Recorder()
+    monkeypatch.setattr(audition, "side_by_side", lambda spec: count)
+    before = CHILDREN.read_text()
+    with Audition(duplex() / "engine", requests(), beside) as begun:
+        started = len(CHILDREN.read_text().split()) - len(before.split())
+        assert started == (1 if count == 1 else 2 if beside else 3)
+        report = begun.report(1, told)
+    assert CHILDREN.read_text() == before
+    return report, told
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_edge_recordings_are_heard_side_by_side_as_they_are_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    alone, told_alone = heard(1, monkeypatch)
+    together, told = heard(2, monkeypatch, beside)
+    for key in ("text", "tokens", "seconds", "windows"):
+        assert [row[key] for row in together["clips"]] == [row[key] for row in alone["clips"]], key
+    assert [opened[0] for opened in told_alone.opened] == [6]
+    assert [opened[0] for opened in told.opened] == [2, 4]  # the first edge recording is heard with the clips
+    assert sum(told.amounts) == sum(told_alone.amounts) == 6
+    assert together["threads"] == alone["threads"]
+
+
+def test_processes_of_their_own_where_there_is_memory_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = audition.EngineSpec.load(duplex() / "engine")
+    needed = listening.memory.estimate(spec).peak
+    monkeypatch.setattr(listening, "physical_cores", lambda: 2)
+    for host, processes in ((4 * needed, 2), (4 * needed - 1, 1), (None, 1)):
+        monkeypatch.setattr(listening.memory, "host_memory", lambda host=host: host)
+        assert listening.side_by_side(spec) == processes
+    monkeypatch.setattr(listening.memory, "host_memory", lambda: 4 * needed)
+    monkeypatch.setattr(listening, "physical_cores", lambda: 1)
+    assert listening.side_by_side(spec) == 1
