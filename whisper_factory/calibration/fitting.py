@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.quantization import compensated
+from whisper_factory.quantization import compensated, grams
 from whisper_factory.quantization.compensated import Rounded
 
 Floats = NDArray[np.float32]
@@ -95,7 +95,7 @@ def fit(weights: Mapping[str, Floats], moments: Moments, method: Method, ridge: 
         group_size: columns that share a scale; 0: a row's have one.
 
     Raises:
-        compensated.SingularGram: the inputs' covariance cannot be used.
+        grams.SingularGram: the inputs' covariance cannot be used.
     """
     weight = np.concatenate(list(weights.values()))
     outputs = np.concatenate([moments.outputs[name] for name in weights])
@@ -104,7 +104,7 @@ def fit(weights: Mapping[str, Floats], moments: Moments, method: Method, ridge: 
     gram = moments.inputs[:-1, :-1] / count - np.outer(mean_x, mean_x)
     shared = outputs[:, :-1] / count - np.outer(mean_y, mean_x)
     wanted = weight if method == "scale" else _regress(weight, gram, shared, ridge)
-    q, scale = _round(wanted, compensated.damp(gram), method, weight.shape[1] // (group_size or weight.shape[1]))
+    q, scale = _round(wanted, grams.damp(gram), method, weight.shape[1] // (group_size or weight.shape[1]))
     bias = (mean_y - compensated.made_of(q, scale) @ mean_x).astype(np.float32)
     scales = scale if group_size else scale[:, 0]
     ends = np.cumsum([len(rows) for rows in weights.values()])[:-1]
@@ -114,9 +114,8 @@ def fit(weights: Mapping[str, Floats], moments: Moments, method: Method, ridge: 
 
 def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Floats:
     """The float weight whose outputs, on the inputs that there are, come nearest to the wanted ones."""
-    held = compensated.damp(gram, ridge)
-    missing = shared - weight @ gram
-    found: Floats = (weight + np.linalg.solve(held, missing.T).T).astype(np.float32)
+    held, missing = grams.damp(gram, ridge), shared - weight @ gram
+    found: Floats = weight + np.linalg.solve(held.astype(np.float32), missing.T.astype(np.float32)).T
     return found
 
 
@@ -127,7 +126,7 @@ def _round(wanted: Floats, gram: Doubles, method: Method, groups: int) -> tuple[
         scale = compensated.search_scales(wanted, narrow, groups)
         q = compensated.round_to(wanted, scale)
     else:
-        factor = compensated.Factor.of(gram)
+        factor = grams.Factor.of(gram)
         scale = compensated.search_scales(wanted, factor.left, groups)
         q = compensated.gptq(wanted, factor, scale)
         for _ in range(ROUNDS):

@@ -16,7 +16,8 @@ from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
 from whisper_factory.progress import Advance
 from whisper_factory.quantization import weight_only
-from whisper_factory.quantization.compensated import Rounded, SingularGram
+from whisper_factory.quantization.compensated import Rounded
+from whisper_factory.quantization.grams import SingularGram
 
 Floats = NDArray[np.float32]
 
