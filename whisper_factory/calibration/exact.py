@@ -35,11 +35,15 @@ class Exact:
         self._blocks.extend((units, block) for block in blocks)
         self._begin()
 
-    def block(self) -> list[Done]:
-        """What the next block does to each unit."""
-        done = [future.result() for future in self._going.popleft()]
+    def block(self) -> list[list[Wanted]]:
+        """What is wanted of each part of the next block, of each unit."""
+        wanted = [future.result()[0] for future in self._going.popleft()]
         self._begin()
-        return done
+        return wanted
+
+    def end(self, place: int) -> Floats:
+        """A unit's residual behind all blocks."""
+        return self._ends[place]()
 
     def _begin(self) -> None:
         while self._blocks and len(self._going) < AHEAD:

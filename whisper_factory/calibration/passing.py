@@ -89,6 +89,7 @@ class _Pass:
         self.models, self.dimensions, self.windows = models, dimensions, windows
         self.rounder, self.workers = rounder, workers
         self.exact = Exact(models, workers)
+        self.residual: Residual  # of the rounded model, as far as it is
         self.heard = [Unit((window.name,), (window.mel.shape[1] // 2,), slice(place % EVERY, None, EVERY),
                            1.0 if window.texts else SILENCE_COUNTS) for place, window in enumerate(windows)]
         self.read, self.embedded = _texts(windows, models.tensors[EXACT])
@@ -101,25 +102,25 @@ class _Pass:
         blocks = [parts.encoder_block(self.models, sizes, layer) for layer in range(sizes.n_audio_layer)]
         self.rounder.over(self.heard, WINDOWS, fitting.RIDGE)
         self.exact.feed(first, self.heard, blocks)
-        residual: Residual = first.__getitem__
+        self.residual = first.__getitem__
         for layer, block in enumerate(blocks):
-            done = self.exact.block()
+            wanted = self.exact.block()
             if layer + 1 == len(blocks):
-                self._states(EXACT, [end for _, end in done].__getitem__)
+                self._states(EXACT, self.exact.end)
                 self.exact.feed(self.embedded, self.read, self._decoder_blocks())
-            residual = self._block(block, [wanted for wanted, _ in done], residual)
-        self._states(ROUNDED, residual)
+            self._block(block, wanted)
+        self._states(ROUNDED, self.residual)
 
     def decoder(self) -> None:
         """Round what the decoder's attention makes of states, then the decoder, on every text of every window."""
         names = [f"decoder.blocks.{layer}.cross_attn.{part}" for layer in range(self.dimensions.n_text_layer)
                  for part in ("key", "value")]
         exact, rounded = self.models.states
+        self.residual = self.embedded.__getitem__
         self.rounder.inputs(names, lambda place: exact[place][self.heard[place].rows], rounded)
         self.rounder.over(self.read, UNITS, DECODER_RIDGE)
-        residual: Residual = self.embedded.__getitem__
         for block in self._decoder_blocks():
-            residual = self._block(block, [wanted for wanted, _ in self.exact.block()], residual)
+            self._block(block, self.exact.block())
 
     def _decoder_blocks(self) -> list[list[Part]]:
         return [parts.decoder_block(self.models, self.dimensions, layer)
@@ -134,24 +135,24 @@ class _Pass:
         self.models.states[which].extend(np.concatenate([part, anchor]) if len(part) < self.dimensions.n_audio_ctx
                                          else part for part in states)
 
-    def _block(self, block: list[Part], wanted: Sequence[Sequence[Wanted]], residual: Residual) -> Residual:
-        """Round a block's linears; the rounded model's residual behind it."""
+    def _block(self, block: list[Part], wanted: Sequence[Sequence[Wanted]]) -> None:
+        """Round a block's linears, and go on behind it."""
         for number, part in enumerate(block):
-            residual = self._part(part, [one[number] for one in wanted], residual)
-        return residual
+            self._part(part, [one[number] for one in wanted])
 
-    def _part(self, part: Part, wanted: Sequence[Wanted], residual: Residual) -> Residual:
+    def _part(self, part: Part, wanted: Sequence[Wanted]) -> None:
         made = self.models.tensors[ROUNDED]
 
         def begin(place: int) -> tuple[Floats, Floats]:
-            x = residual(place)
+            x = self.residual(place)
             return x, forward.layer_norm(x, made, part.norm)
 
         stream, normal = zip(*self._each(begin), strict=True)
+        self.residual = stream.__getitem__  # what the part before has left may go
         self.rounder.inputs(part.into, lambda place: wanted[place].normal, normal)
         inputs = self._each(lambda place: part.middle(normal[place], self.rounder.units[place], ROUNDED))
         self.rounder.adding(part.out, wanted, inputs, stream)
-        return lambda place: stream[place] + forward.linear(inputs[place], made, part.out)
+        self.residual = lambda place: stream[place] + forward.linear(inputs[place], made, part.out)
 
     def _each(self, function: Callable[[int], R]) -> list[R]:
         return list(self.workers.map(function, range(len(self.rounder.units))))
