@@ -21,6 +21,10 @@ def data(shift: float = 0.0, seed: int = 0) -> tuple[Floats, Floats, Floats]:
     return weight, x, x @ weight.T
 
 
+def moments_of(x: Floats, y: Floats, weight: float = 1.0) -> Moments:
+    return Moments.of(fitting.extended([x]), {NAME: y}, weight)
+
+
 def fit(weight: Floats, moments: Moments, method: Method, group_size: int = 0) -> fitting.Fitted:
     return fitting.fit({NAME: weight}, moments, method, group_size=group_size)[NAME]
 
@@ -33,18 +37,34 @@ def error(found: fitting.Fitted, x: Floats, y: Floats) -> Floats:
 
 def test_moments_of_parts_are_those_of_the_whole() -> None:
     _, x, y = data()
-    whole, parts = Moments.of(x, {NAME: y}), Moments.of(x[:700], {NAME: y[:700]})
-    parts.add(Moments.of(x[700:], {NAME: y[700:]}))
+    whole = moments_of(x, y)
+    parts = Moments.total(moments_of(x[rows], y[rows]) for rows in (slice(700), slice(700, None)))
+    assert parts.inputs.dtype == parts.outputs[NAME].dtype == np.float64
     np.testing.assert_allclose(parts.inputs, whole.inputs, rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(parts.outputs[NAME], whole.outputs[NAME], rtol=1e-4, atol=1e-1)
-    assert Moments.of(x, {NAME: y}, 0.25).inputs[-1, -1] == 500
+    assert moments_of(x, y, 0.25).inputs[-1, -1] == 500
+
+
+def test_moments_tell_what_is_not_finite() -> None:
+    _, x, y = data()
+    assert moments_of(x, y).finite()
+    for array in (x, y):
+        kept, array[3, 5] = array[3, 5], np.nan
+        assert not moments_of(x, y).finite()
+        array[3, 5] = kept
+
+
+def test_inputs_are_extended_part_by_part() -> None:
+    _, x, _ = data()
+    np.testing.assert_array_equal(fitting.extended([x[:700], x[700:]]), np.c_[x, np.ones(len(x), np.float32)])
 
 
 def test_moments_of_outputs_follow_from_those_of_the_exact_inputs() -> None:
     weight, x, _ = data(shift=2.0)
     bias, drifted = np.arange(24, dtype=np.float32), x * np.linspace(0.9, 1.1, x.shape[1], dtype=np.float32)
-    wanted = Moments.of(drifted, {"with": x @ weight.T + bias, "without": x @ weight.T})
-    found = Moments.of(drifted, {fitting.EXACT: fitting.extended(x)})
+    given = fitting.extended([drifted])
+    wanted = Moments.of(given, {"with": x @ weight.T + bias, "without": x @ weight.T})
+    found = Moments.of(given, {fitting.EXACT: fitting.extended([x])})
     found.apply({"with": (weight, bias), "without": (weight, None)})
     assert set(found.outputs) == set(wanted.outputs)
     for name, sums in wanted.outputs.items():
@@ -54,7 +74,7 @@ def test_moments_of_outputs_follow_from_those_of_the_exact_inputs() -> None:
 @pytest.mark.parametrize("method", ["scale", "gptq"])
 def test_the_bias_takes_up_the_mean_of_the_error(method: Method) -> None:
     weight, x, y = data(shift=3.0)
-    found = fit(weight, Moments.of(x, {NAME: y + 1}), method)
+    found = fit(weight, moments_of(x, y + 1), method)
     wrong = error(found, x, y + 1)
     assert np.abs(wrong.mean(axis=0)).max() < 0.01 * np.abs(wrong).max()
     assert found.rounded.q.dtype == np.int8
@@ -64,7 +84,7 @@ def test_the_bias_takes_up_the_mean_of_the_error(method: Method) -> None:
 def test_layers_that_are_rounded_together_are_as_each_by_itself() -> None:
     weight, x, y = data()
     weights = {"one": weight[:10], "other": weight[10:]}
-    moments = Moments.of(x, {"one": y[:, :10], "other": y[:, 10:]})
+    moments = Moments.of(fitting.extended([x]), {"one": y[:, :10], "other": y[:, 10:]})
     found = fitting.fit(weights, moments, "gptq")
     for name, rows in weights.items():
         alone = fitting.fit({name: rows}, moments, "gptq")[name]
@@ -74,7 +94,7 @@ def test_layers_that_are_rounded_together_are_as_each_by_itself() -> None:
 
 def test_compensation_is_better_than_a_scale() -> None:
     weight, x, y = data()
-    moments = Moments.of(x, {NAME: y})
+    moments = moments_of(x, y)
     by_scale, by_gptq = (np.square(error(fit(weight, moments, method), x, y)).mean()
                          for method in ("scale", "gptq"))
     assert by_gptq < 0.6 * by_scale
@@ -84,7 +104,7 @@ def test_compensation_is_better_than_a_scale() -> None:
 def test_a_scale_for_each_group_is_better_than_one_for_a_row(method: Method) -> None:
     weight, x, _ = data()
     weight[:, :8] *= 0.3
-    moments = Moments.of(x, {NAME: x @ weight.T})
+    moments = moments_of(x, x @ weight.T)
     row, grouped = (fit(weight, moments, method, size) for size in (0, 8))
     assert row.rounded.scale.shape == (24,)
     assert grouped.rounded.scale.shape == (24, 4)
@@ -95,12 +115,12 @@ def test_a_scale_for_each_group_is_better_than_one_for_a_row(method: Method) -> 
 def test_a_layer_makes_up_for_inputs_that_have_drifted() -> None:
     weight, x, y = data()
     drifted = x * np.linspace(0.7, 1.3, x.shape[1], dtype=np.float32)
-    asked = fit(weight, Moments.of(drifted, {NAME: y}), "gptq")
-    not_asked = fit(weight, Moments.of(drifted, {NAME: drifted @ weight.T}), "gptq")
+    asked = fit(weight, moments_of(drifted, y), "gptq")
+    not_asked = fit(weight, moments_of(drifted, drifted @ weight.T), "gptq")
     assert np.square(error(asked, drifted, y)).mean() < 0.3 * np.square(error(not_asked, drifted, y)).mean()
 
 
 def test_scales_are_the_same_in_float16() -> None:
     weight, x, y = data()
-    scale = fit(weight, Moments.of(x, {NAME: y}), "gptq").rounded.scale
+    scale = fit(weight, moments_of(x, y), "gptq").rounded.scale
     np.testing.assert_array_equal(scale.astype(np.float16).astype(np.float32), scale)

@@ -58,9 +58,13 @@ def test_gelu_makes_nothing_whose_products_are_subnormal() -> None:
     assert (made == 0).any()
 
 
-def test_attention_in_several_pieces_is_attention() -> None:
+@pytest.mark.parametrize("scores", [1, 1 << 20])  # a head by itself, and both together
+@pytest.mark.parametrize("loud", [1, 100])  # 100: exp of a score is more than float32 holds
+def test_attention_in_several_pieces_is_attention(monkeypatch: pytest.MonkeyPatch, loud: int, scores: int) -> None:
     rng = np.random.default_rng(0)
+    monkeypatch.setattr(forward, "SCORES", scores)
     q, k, v = rng.standard_normal((3, forward.QUERIES + 30, 8)).astype(np.float32)
+    q *= loud
     for causal in (False, True):
         wanted = torch.nn.functional.scaled_dot_product_attention(
             *(torch.tensor(part).reshape(1, -1, 2, 4).transpose(1, 2) for part in (q, k, v)), is_causal=causal)

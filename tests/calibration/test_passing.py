@@ -16,7 +16,7 @@ from whisper_factory.calibration.passing import Calibrated, Window, calibrate
 from whisper_factory.calibration.worker import as_stored
 from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
-from whisper_factory.quantization import compensated, weight_only
+from whisper_factory.quantization import grams, weight_only
 from whisper_factory.whisper.tensors import is_quantized
 
 WEIGHTS = tiny_weights(seed=2, n_audio_ctx=60)
@@ -117,8 +117,8 @@ def test_activations_that_are_not_finite_name_the_clip() -> None:
 
 
 def test_a_covariance_that_cannot_be_used_names_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whisper_factory.quantization.compensated.DAMPING", -2.0)
-    monkeypatch.setattr(compensated.damp, "__defaults__", (-2.0,))
+    monkeypatch.setattr("whisper_factory.quantization.grams.DAMPING", -2.0)
+    monkeypatch.setattr(grams.damp, "__defaults__", (-2.0,))
     with pytest.raises(UserError, match=r"encoder\.blocks\.0\.attn\.query: .*not positive, even damped; give cal"):
         calibrate(TENSORS, SIZES, windows(0, 3), "gptq")
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from whisper_factory.quantization import compensated, weight_only
+from whisper_factory.quantization import compensated, grams, weight_only
 from whisper_factory.quantization import groups as grouped
-from whisper_factory.quantization.compensated import HIGH, LOW, Factor, Floats
+from whisper_factory.quantization.compensated import HIGH, LOW, Floats
+from whisper_factory.quantization.grams import Factor
 
 ROWS, COLUMNS = 24, 160  # more columns than two blocks
 
@@ -21,7 +22,7 @@ def layer(seed: int = 0, columns: int = COLUMNS) -> tuple[Floats, NDArray[np.flo
     inputs = rng.standard_normal((500, columns)) * np.geomspace(10, 0.1, columns)
     inputs = inputs @ np.linalg.qr(rng.standard_normal((columns, columns)))[0]
     weight = rng.standard_t(4, (ROWS, columns)).astype(np.float32)  # with the odd large one, as trained weights have
-    return weight, compensated.damp(np.cov(inputs.T))
+    return weight, grams.damp(np.cov(inputs.T))
 
 
 def total(weight: Floats, gram: NDArray[np.float64], q: Floats, scale: Floats) -> float:
@@ -129,7 +130,7 @@ def test_dead_inputs_and_rows_of_zeros() -> None:
     weight, gram = layer()
     weight[3] = 0
     gram[7] = gram[:, 7] = 0
-    gram = compensated.damp(gram)
+    gram = grams.damp(gram)
     scale = compensated.search_scales(weight, gram.astype(np.float32))
     q = compensated.descend(weight, gram.astype(np.float32), scale, compensated.gptq(weight, Factor.of(gram), scale))
     scale = compensated.refit(weight, gram.astype(np.float32), q, scale)
@@ -143,23 +144,6 @@ def test_dead_inputs_and_rows_of_zeros() -> None:
 
 def test_no_inputs_at_all_are_plain_rounding() -> None:
     weight, _ = layer()
-    gram = compensated.damp(np.zeros((COLUMNS, COLUMNS)))
+    gram = grams.damp(np.zeros((COLUMNS, COLUMNS)))
     scale = compensated.search_scales(weight, gram.astype(np.float32))
     np.testing.assert_array_equal(compensated.gptq(weight, Factor.of(gram), scale), compensated.round_to(weight, scale))
-
-
-def test_a_factor_is_of_the_inverse() -> None:
-    _, gram = layer()
-    factor = Factor.of(gram)
-    turned = gram[np.ix_(factor.order, factor.order)]
-    upper = factor.upper.astype(np.float64)
-    np.testing.assert_allclose(upper.T @ upper @ turned, np.eye(COLUMNS), atol=1e-3)
-    np.testing.assert_allclose(np.tril(factor.upper, -1), 0, atol=1e-6)
-
-
-def test_a_covariance_that_cannot_be_used() -> None:
-    _, gram = layer()
-    with pytest.raises(compensated.SingularGram, match="not finite"):
-        compensated.damp(np.where(np.eye(COLUMNS), np.nan, gram))
-    with pytest.raises(compensated.SingularGram, match="not positive"):
-        Factor.of(gram - 2 * np.diag(np.diag(gram)))

@@ -7,14 +7,14 @@ them by heart; `RIDGE` holds it to the exact weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.quantization import compensated
+from whisper_factory.quantization import compensated, grams
 from whisper_factory.quantization.compensated import Rounded
 
 Floats = NDArray[np.float32]
@@ -28,31 +28,39 @@ ROUNDS, SWEEPS = 2, 2  # of integers and scales in turn; of the integers in each
 
 @dataclass
 class Moments:
-    """Sums over positions of inputs x [n, in] and, by layer, of wanted outputs y [n, out]; float64, [.., in + 1].
+    """Sums over positions of inputs x [n, in] and, by layer, of wanted outputs y [n, out], as [.., in + 1].
 
     The last column is that of a constant 1: the sums themselves. Where many layers have their inputs in common, those
     of the exact model's inputs, EXACT, take their outputs' place until `apply`: a sum for all instead of one for each.
     """
 
-    inputs: Doubles
-    outputs: dict[str, Doubles] = field(default_factory=dict)
+    inputs: Floats | Doubles
+    outputs: dict[str, Floats | Doubles] = field(default_factory=dict)
 
     @classmethod
     def of(cls, x: Floats, outputs: Mapping[str, Floats], weight: float = 1.0) -> Moments:
-        """The moments of one window, each of whose positions counts `weight`."""
-        given = extended(x)
-        found = cls((given.T @ given).astype(np.float64),
-                    {name: (y.T @ given).astype(np.float64) for name, y in outputs.items()})
+        """The moments of a few windows, with x `extended`; each of their positions counts `weight`."""
+        found = cls(x.T @ x, {name: y.T @ x for name, y in outputs.items()})
         if weight != 1:
             for sums in (found.inputs, *found.outputs.values()):
-                sums *= weight
+                sums *= np.float32(weight)
         return found
 
-    def add(self, other: Moments) -> None:
-        """Another window's moments."""
-        self.inputs += other.inputs
-        for name, sums in other.outputs.items():
-            self.outputs[name] += sums
+    @classmethod
+    def total(cls, parts: Iterable[Moments]) -> Moments:
+        """Of all windows, in float64."""
+        every = iter(parts)
+        first = next(every)
+        found = cls(first.inputs.astype(np.float64), {name: y.astype(np.float64) for name, y in first.outputs.items()})
+        for part in every:
+            found.inputs += part.inputs
+            for name, sums in part.outputs.items():
+                found.outputs[name] += sums
+        return found
+
+    def finite(self) -> bool:
+        """Whether all inputs and outputs are: whose own sums are in the last columns."""
+        return all(np.isfinite(sums[:, -1]).all() for sums in (self.inputs, *self.outputs.values()))
 
     def apply(self, layers: Mapping[str, tuple[Floats, Floats | None]]) -> None:
         """From the exact inputs' moments to those of the outputs that exact weights [out, in] and biases make."""
@@ -63,9 +71,11 @@ class Moments:
                 self.outputs[name] += np.outer(bias, sums[-1])
 
 
-def extended(x: Floats) -> Floats:
-    """Inputs [n, in] with a constant 1 at the end [n, in + 1]."""
-    return np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
+def extended(parts: Sequence[Floats]) -> Floats:
+    """Inputs [n, in], in one or more parts, with a constant 1 at the end [n, in + 1]."""
+    found = np.ones((sum(map(len, parts)), parts[0].shape[1] + 1), np.float32)
+    np.concatenate(parts, out=found[:, :-1])
+    return found
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ def fit(weights: Mapping[str, Floats], moments: Moments, method: Method, ridge: 
         group_size: columns that share a scale; 0: a row's have one.
 
     Raises:
-        compensated.SingularGram: the inputs' covariance cannot be used.
+        grams.SingularGram: the inputs' covariance cannot be used.
     """
     weight = np.concatenate(list(weights.values()))
     outputs = np.concatenate([moments.outputs[name] for name in weights])
@@ -94,7 +104,7 @@ def fit(weights: Mapping[str, Floats], moments: Moments, method: Method, ridge: 
     gram = moments.inputs[:-1, :-1] / count - np.outer(mean_x, mean_x)
     shared = outputs[:, :-1] / count - np.outer(mean_y, mean_x)
     wanted = weight if method == "scale" else _regress(weight, gram, shared, ridge)
-    q, scale = _round(wanted, compensated.damp(gram), method, weight.shape[1] // (group_size or weight.shape[1]))
+    q, scale = _round(wanted, grams.damp(gram), method, weight.shape[1] // (group_size or weight.shape[1]))
     bias = (mean_y - compensated.made_of(q, scale) @ mean_x).astype(np.float32)
     scales = scale if group_size else scale[:, 0]
     ends = np.cumsum([len(rows) for rows in weights.values()])[:-1]
@@ -104,9 +114,8 @@ def fit(weights: Mapping[str, Floats], moments: Moments, method: Method, ridge: 
 
 def _regress(weight: Floats, gram: Doubles, shared: Doubles, ridge: float) -> Floats:
     """The float weight whose outputs, on the inputs that there are, come nearest to the wanted ones."""
-    held = compensated.damp(gram, ridge)
-    missing = shared - weight @ gram
-    found: Floats = (weight + np.linalg.solve(held, missing.T).T).astype(np.float32)
+    held, missing = grams.damp(gram, ridge), shared - weight @ gram
+    found: Floats = weight + np.linalg.solve(held.astype(np.float32), missing.T.astype(np.float32)).T
     return found
 
 
@@ -117,7 +126,7 @@ def _round(wanted: Floats, gram: Doubles, method: Method, groups: int) -> tuple[
         scale = compensated.search_scales(wanted, narrow, groups)
         q = compensated.round_to(wanted, scale)
     else:
-        factor = compensated.Factor.of(gram)
+        factor = grams.Factor.of(gram)
         scale = compensated.search_scales(wanted, factor.left, groups)
         q = compensated.gptq(wanted, factor, scale)
         for _ in range(ROUNDS):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -55,8 +57,7 @@ class Wanted(NamedTuple):
     """What the exact model makes of a unit in one part, at the positions that count."""
 
     normal: Floats  # after the norm
-    before: Floats  # the residual, before the part
-    added: Floats  # to it
+    after: Floats  # the residual, with what the part adds to it
 
 
 def encoder_block(models: Models, dimensions: Dimensions, layer: int) -> list[Part]:
@@ -78,9 +79,8 @@ def exactly(x: Floats, unit: Unit, parts: Sequence[Part], models: Models) -> tup
     wanted, tensors = [], models.tensors[EXACT]
     for part in parts:
         normal = forward.layer_norm(x, tensors, part.norm)
-        added = forward.linear(part.middle(normal, unit, EXACT), tensors, part.out)
-        wanted.append(Wanted(*(array[unit.rows].copy() for array in (normal, x, added))))
-        x = x + added
+        x = x + forward.linear(part.middle(normal, unit, EXACT), tensors, part.out)
+        wanted.append(Wanted(*(np.ascontiguousarray(array[unit.rows]) for array in (normal, x))))
     return wanted, x
 
 
@@ -98,12 +98,13 @@ def _cross_attention(models: Models, block: str, heads: int) -> Part:
     query, key, value = (f"{block}.cross_attn.{part}" for part in ("query", "key", "value"))
 
     def mix(x: Floats, unit: Unit, which: int) -> Floats:
-        tensors, states = models.tensors[which], models.states[which]
-        seen = {window: (forward.linear(states[window], tensors, key), forward.linear(states[window], tensors, value))
-                for window in dict.fromkeys(unit.windows)}  # which several texts have in common
+        tensors, mixed = models.tensors[which], []
         q = forward.linear(x, tensors, query)
-        return np.concatenate([forward.attention(q[span], *seen[window], heads)
-                               for span, window in zip(unit.spans(), unit.windows, strict=True)])
+        for window, texts in groupby(zip(unit.windows, unit.spans(), strict=True), itemgetter(0)):
+            spans, states = [span for _, span in texts], models.states[which][window]
+            mixed.append(forward.attention(q[spans[0].start : spans[-1].stop], forward.linear(states, tensors, key),
+                                           forward.linear(states, tensors, value), heads))
+        return np.concatenate(mixed)
 
     return Part(f"{block}.cross_attn_ln", [query], mix, f"{block}.cross_attn.out")
 

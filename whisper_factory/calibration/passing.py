@@ -2,27 +2,26 @@
 
 Two models are gone through side by side, for all windows at once: the exact one, and the one that is rounded so far.
 Each linear's inputs are the rounded one's, the outputs wanted of it the exact one's (true-sequential order). A layer
-that adds to the residual is also asked for what the residual lacks. The exact model is a block ahead: it is what there
-is to do while a layer is rounded, which takes one thread.
-Memory: of all windows one layer's activations, and what the exact model makes of two blocks at the positions that
+that adds to the residual is also asked for what the residual lacks.
+Memory: of all windows one layer's activations, and what the exact model makes of three blocks at the positions that
 count; never the attention of more than a window for each thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory.calibration import fitting, forward, parts
+from whisper_factory.calibration.exact import Exact
 from whisper_factory.calibration.fitting import Method
 from whisper_factory.calibration.parts import EXACT, ROUNDED, Models, Part, Unit, Wanted
 from whisper_factory.calibration.rounding import Rounder
-from whisper_factory.calibration.workers import LATER, Workers
+from whisper_factory.calibration.workers import Workers
 from whisper_factory.engine_spec import Precision
 from whisper_factory.progress import Advance
 from whisper_factory.quantization import weight_only
@@ -30,12 +29,14 @@ from whisper_factory.quantization.compensated import Rounded
 from whisper_factory.whisper.dimensions import Dimensions
 
 Floats = NDArray[np.float32]
-Going = list[Future[tuple[list[Wanted], Floats]]]  # a block of the exact model, unit by unit
+Residual = Callable[[int], Floats]  # of a unit, computed when it is asked for
+R = TypeVar("R")
 
 ANCHOR = 50  # states of silence that the decoder sees after a short window's
 SILENCE_COUNTS = 0.25  # a position of the silent window, against 1 of another
 EVERY = 2  # of the encoder's positions one is counted: neighbours say the same
-WINDOWS, TEXTS = 8, 16  # of which moments are taken at once: a gram is large
+TEXTS = 24  # that are multiplied at once: so few rows are slow
+WINDOWS, UNITS = 16, 3  # of which moments are taken at once: a gram is large
 DECODER_RIDGE = 0.3  # there are far fewer tokens than positions of audio
 INT4 = Precision("int4", 4, "float16")
 
@@ -87,73 +88,84 @@ class _Pass:
                  workers: Workers) -> None:
         self.models, self.dimensions, self.windows = models, dimensions, windows
         self.rounder, self.workers = rounder, workers
-        self.units: list[Unit] = []
+        self.exact = Exact(models, workers)
+        self.residual: Residual  # of the rounded model, as far as it is
+        self.heard = [Unit((window.name,), (window.mel.shape[1] // 2,), slice(place % EVERY, None, EVERY),
+                           1.0 if window.texts else SILENCE_COUNTS) for place, window in enumerate(windows)]
+        self.read, self.embedded = _texts(windows, models.tensors[EXACT])
 
     def encoder(self) -> None:
-        """Round the encoder; both models' states of each window, as the decoder sees them, are left in `models`."""
+        """Round the encoder; both models' states of each window, as the decoder sees them, are left in `models`, and
+        the exact one is in the decoder."""
         sizes, tensors = self.dimensions, self.models.tensors
-        self.units = [Unit((window.name,), (window.mel.shape[1] // 2,), slice(place % EVERY, None, EVERY),
-                           1.0 if window.texts else SILENCE_COUNTS) for place, window in enumerate(self.windows)]
-        self.rounder.over(self.units, WINDOWS, fitting.RIDGE)
         first = list(self.workers.map(lambda window: forward.stem(window.mel, tensors[EXACT]), self.windows))
         blocks = [parts.encoder_block(self.models, sizes, layer) for layer in range(sizes.n_audio_layer)]
-        ends = self._through(first, blocks, self._ahead(first, blocks[0]))
-
-        silence = next(place for place, window in enumerate(self.windows) if not window.texts)
-        for which, stream in enumerate(ends):
-            own = tensors[which]
-            states = [forward.layer_norm(x, own, "encoder.ln_post") for x in stream]
-            anchor = states[silence][-ANCHOR:]
-            self.models.states[which].extend(np.concatenate([part, anchor]) if len(part) < sizes.n_audio_ctx else part
-                                             for part in states)
+        self.rounder.over(self.heard, WINDOWS, fitting.RIDGE)
+        self.exact.feed(first, self.heard, blocks)
+        self.residual = first.__getitem__
+        for layer, block in enumerate(blocks):
+            wanted = self.exact.block()
+            if layer + 1 == len(blocks):
+                self._states(EXACT, self.exact.end)
+                self.exact.feed(self.embedded, self.read, self._decoder_blocks())
+            self._block(block, wanted)
+        self._states(ROUNDED, self.residual)
 
     def decoder(self) -> None:
         """Round what the decoder's attention makes of states, then the decoder, on every text of every window."""
-        sizes, embedded = self.dimensions, self.models.tensors[EXACT]
-        fed = [(place, tokens) for place, window in enumerate(self.windows) for tokens in window.texts]
-        several = [fed[start : start + TEXTS] for start in range(0, len(fed), TEXTS)]
-        units = [Unit(tuple(self.windows[place].name for place, _ in some),
-                      tuple(int(end) for end in np.cumsum([len(tokens) for _, tokens in some])), slice(None),
-                      windows=tuple(place for place, _ in some)) for some in several]
-        first = [np.concatenate([forward.embed(tokens, embedded) for _, tokens in some]) for some in several]
-        blocks = [parts.decoder_block(self.models, sizes, layer) for layer in range(sizes.n_text_layer)]
-        heard, self.units = self.units, units
-        going = self._ahead(first, blocks[0])  # while the next layers, of the encoder's units, are rounded
-        names = [f"decoder.blocks.{layer}.cross_attn.{part}" for layer in range(sizes.n_text_layer)
+        names = [f"decoder.blocks.{layer}.cross_attn.{part}" for layer in range(self.dimensions.n_text_layer)
                  for part in ("key", "value")]
         exact, rounded = self.models.states
-        self.rounder.inputs(names, lambda place: exact[place][heard[place].rows], rounded)
-        self.rounder.over(units, 1, DECODER_RIDGE)
-        self._through(first, blocks, going)
+        self.residual = self.embedded.__getitem__
+        self.rounder.inputs(names, lambda place: exact[place][self.heard[place].rows], rounded)
+        self.rounder.over(self.read, UNITS, DECODER_RIDGE)
+        for block in self._decoder_blocks():
+            self._block(block, self.exact.block())
 
-    def _ahead(self, stream: Sequence[Floats], block: list[Part]) -> Going:
-        """Begin with a block of the exact model: for when there is nothing else to do."""
+    def _decoder_blocks(self) -> list[list[Part]]:
+        return [parts.decoder_block(self.models, self.dimensions, layer)
+                for layer in range(self.dimensions.n_text_layer)]
 
-        def begin(x: Floats, unit: Unit) -> Future[tuple[list[Wanted], Floats]]:
-            return self.workers.start(lambda: parts.exactly(x, unit, block, self.models), LATER)
+    def _states(self, which: int, residual: Residual) -> None:
+        """What the decoder sees of each window, behind all of the encoder's blocks."""
+        own = self.models.tensors[which]
+        states = self._each(lambda place: forward.layer_norm(residual(place), own, "encoder.ln_post"))
+        silence = next(place for place, window in enumerate(self.windows) if not window.texts)
+        anchor = states[silence][-ANCHOR:]
+        self.models.states[which].extend(np.concatenate([part, anchor]) if len(part) < self.dimensions.n_audio_ctx
+                                         else part for part in states)
 
-        return [begin(x, unit) for x, unit in zip(stream, self.units, strict=True)]
+    def _block(self, block: list[Part], wanted: Sequence[Sequence[Wanted]]) -> None:
+        """Round a block's linears, and go on behind it."""
+        for number, part in enumerate(block):
+            self._part(part, [one[number] for one in wanted])
 
-    def _through(self, first: Sequence[Floats], blocks: Sequence[list[Part]], going: Going
-                 ) -> tuple[list[Floats], list[Floats]]:
-        """Round blocks; the exact model, which is `going` through the first, and the rounded one behind them."""
-        stream, ends = list(first), list[Floats]()
-        for place, block in enumerate(blocks):
-            done = [future.result() for future in going]
-            ends = [end for _, end in done]
-            going = self._ahead(ends, blocks[place + 1]) if place + 1 < len(blocks) else []
-            for number, part in enumerate(block):
-                stream = self._part(part, [wanted[number] for wanted, _ in done], stream)
-        return ends, stream
-
-    def _part(self, part: Part, wanted: Sequence[Wanted], stream: list[Floats]) -> list[Floats]:
-        """Round a part's linears; the rounded model's residual behind it."""
+    def _part(self, part: Part, wanted: Sequence[Wanted]) -> None:
         made = self.models.tensors[ROUNDED]
-        normal = self._each(lambda place: forward.layer_norm(stream[place], made, part.norm))
-        self.rounder.inputs(part.into, lambda place: wanted[place].normal, normal)
-        inputs = self._each(lambda place: part.middle(normal[place], self.units[place], ROUNDED))
-        self.rounder.adding(part.out, wanted, inputs, stream)
-        return self._each(lambda place: stream[place] + forward.linear(inputs[place], made, part.out))
 
-    def _each(self, function: Callable[[int], Floats]) -> list[Floats]:
-        return list(self.workers.map(function, range(len(self.units))))
+        def begin(place: int) -> tuple[Floats, Floats]:
+            x = self.residual(place)
+            return x, forward.layer_norm(x, made, part.norm)
+
+        stream, normal = zip(*self._each(begin), strict=True)
+        self.residual = stream.__getitem__  # what the part before has left may go
+        self.rounder.inputs(part.into, lambda place: wanted[place].normal, normal)
+        inputs = self._each(lambda place: part.middle(normal[place], self.rounder.units[place], ROUNDED))
+        self.rounder.adding(part.out, wanted, inputs, stream)
+        self.residual = lambda place: stream[place] + forward.linear(inputs[place], made, part.out)
+
+    def _each(self, function: Callable[[int], R]) -> list[R]:
+        return list(self.workers.map(function, range(len(self.rounder.units))))
+
+
+def _texts(windows: Sequence[Window], tensors: Mapping[str, Floats]) -> tuple[list[Unit], list[Floats]]:
+    """All texts, TEXTS and more in a unit, none of whose windows is in another's; and what the first block sees."""
+    several: list[list[tuple[int, NDArray[np.int64]]]] = []
+    for place, window in enumerate(windows):
+        if not several or len(several[-1]) >= TEXTS:
+            several.append([])
+        several[-1] += [(place, tokens) for tokens in window.texts]
+    units = [Unit(tuple(windows[place].name for place, _ in some),
+                  tuple(int(end) for end in np.cumsum([len(tokens) for _, tokens in some])), slice(None),
+                  windows=tuple(place for place, _ in some)) for some in several if some]
+    return units, [np.concatenate([forward.embed(tokens, tensors) for _, tokens in some]) for some in several if some]

@@ -16,7 +16,8 @@ from whisper_factory.engine_spec import Precision
 from whisper_factory.errors import UserError
 from whisper_factory.progress import Advance
 from whisper_factory.quantization import weight_only
-from whisper_factory.quantization.compensated import Rounded, SingularGram
+from whisper_factory.quantization.compensated import Rounded
+from whisper_factory.quantization.grams import SingularGram
 
 Floats = NDArray[np.float32]
 
@@ -52,58 +53,56 @@ class Rounder:
         """Round linears that are wanted to make of `rounded` inputs [positions, in] what exact weights make of exact
         ones; `exact` are those of a unit's positions that count."""
 
-        def moments(group: range) -> Moments:
-            x = self._taken(names[0], group, lambda place: rounded[place][self.units[place].rows])
-            y = self._taken(names[0], group, exact)
-            return Moments.of(x, {fitting.EXACT: fitting.extended(y)}, self.units[group[0]].weight)
+        def parts(place: int) -> tuple[Floats, Floats]:
+            return rounded[place][self.units[place].rows], exact(place)
 
-        self._round(names, moments)
+        def moments(several: Sequence[tuple[Floats, Floats]], weight: float) -> Moments:
+            x, y = (fitting.extended(each) for each in zip(*several, strict=True))
+            return Moments.of(x, {fitting.EXACT: y}, weight)
+
+        self._round(names, parts, moments)
 
     def adding(self, name: str, wanted: Sequence[Wanted], rounded: Sequence[Floats],
                residual: Sequence[Floats]) -> None:
-        """Round the linear that is wanted to add to the rounded model's residual what the exact one adds to its own,
-        and what the residual lacks."""
+        """Round the linear that is wanted to add to the rounded model's residual what makes it the exact one's."""
 
-        def lacks(place: int) -> Floats:
-            found: Floats = wanted[place].before - residual[place][self.units[place].rows]
-            return found
+        def parts(place: int) -> tuple[Floats, Floats]:
+            rows = self.units[place].rows
+            return rounded[place][rows], wanted[place].after - residual[place][rows]
 
-        def moments(group: range) -> Moments:
-            x = self._taken(name, group, lambda place: rounded[place][self.units[place].rows])
-            y = self._taken(name, group, lambda place: wanted[place].added)
-            y += np.concatenate([lacks(place) for place in group])
-            return Moments.of(x, {name: y}, self.units[group[0]].weight)
+        def moments(several: Sequence[tuple[Floats, Floats]], weight: float) -> Moments:
+            x, y = zip(*several, strict=True)
+            return Moments.of(fitting.extended(x), {name: np.concatenate(y)}, weight)
 
-        self._round([name], moments)
+        self._round([name], parts, moments)
 
-    def _round(self, names: list[str], moments: Callable[[range], Moments]) -> None:
-        """Round layers, but for those that keep 8 bits."""
+    def _round(self, names: list[str], parts: Callable[[int], tuple[Floats, Floats]],
+               moments: Callable[[Sequence[tuple[Floats, Floats]], float], Moments]) -> None:
+        """Round layers, but for those that keep 8 bits, on moments of parts of units."""
         kept = [name for name in names if name in self.precision.keep]
         self.advance(len(kept))
         names = [name for name in names if name not in kept]
         if not names:
             return
-        every = self.workers.map(moments, self.groups)
-        total = next(every)
-        for found in every:
-            total.add(found)
+
+        def of(group: range) -> Moments:
+            several = [parts(place) for place in group]
+            found = moments(several, self.units[group[0]].weight)
+            if not found.finite():
+                for place, part in zip(group, several, strict=True):
+                    self._blame(names[0], self.units[place], part)
+            return found
+
+        total = Moments.total(self.workers.map(of, self.groups))
         for name, fitted in self.workers.start(lambda: self._fitted(names, total)).result().items():
             self._keep(name, fitted)
             self.advance(1)
 
-    def _taken(self, name: str, group: range, part: Callable[[int], Floats]) -> Floats:
-        """Something of each unit of a group, in one array."""
-        taken = np.concatenate([part(place) for place in group])
-        if not np.isfinite(taken).all():
-            for place in group:
-                self._blame(name, self.units[place], part(place))
-        return taken
-
-    def _blame(self, name: str, unit: Unit, taken: Floats) -> None:
+    def _blame(self, name: str, unit: Unit, part: Sequence[Floats]) -> None:
         """An error if what a unit gives is not finite."""
         spans = unit.spans() if unit.rows == slice(None) else [slice(None)]  # of some rows: there is one window
         for own, span in zip(unit.names, spans, strict=True):
-            if not np.isfinite(taken[span]).all():
+            if not all(np.isfinite(taken[span]).all() for taken in part):
                 raise UserError(f"calibration: what {own} gives {name} is not finite; leave the "
                                 "clip out of calibration.clips, or get the weights again")
 

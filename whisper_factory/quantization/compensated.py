@@ -23,15 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.quantization.grams import TOGETHER, Factor
+
 Floats = NDArray[np.float32]
 LOW, HIGH = -8, 7
 SHARES = np.linspace(0.45, 1.05, 25)  # of max|w| / 7, of which one becomes the scale
-DAMPING = 0.01  # of the mean diagonal of H
-TOGETHER = 64  # columns between two updates of all that follow
-
-
-class SingularGram(ValueError):
-    """The inputs span so little that no damping makes their covariance invertible."""
+CACHED = 1 << 16  # weights whose scales are searched at once, so that they stay in cache
 
 
 @dataclass(frozen=True)
@@ -77,60 +74,28 @@ def search_scales(weight: Floats, gram: Floats, groups: int = 1) -> Floats:
     places = np.arange(groups)
     inside = gram.reshape(groups, -1) if gram.ndim == 1 else gram.reshape(
         groups, parts.shape[2], groups, parts.shape[2])[places, :, places]
+    rows = max(1, CACHED // weight.shape[1])
+    return np.concatenate([_searched(parts[start : start + rows], inside) for start in range(0, len(parts), rows)])
+
+
+def _searched(parts: Floats, inside: Floats) -> Floats:
+    """The scales [out, groups] of a few rows [out, groups, columns]."""
     most = np.maximum(parts.max(axis=2) / HIGH, parts.min(axis=2) / LOW)
-    best, scale = np.full(most.shape, np.inf), np.zeros(most.shape, np.float32)
+    best, scale, rest = np.full(most.shape, np.inf), np.zeros(most.shape, np.float32), np.empty_like(parts)
     for share in SHARES:
         tried = (most * share).astype(np.float32)
-        rest = parts - _grouped(round_to(weight, tried), tried) * tried[:, :, None]
-        weighed = rest * inside if gram.ndim == 1 else (rest.transpose(1, 0, 2) @ inside).transpose(1, 0, 2)
-        cost = np.einsum("ogi,ogi->og", weighed, rest, dtype=np.float64)
+        np.divide(parts, _steps(tried)[:, :, None], out=rest)
+        np.clip(np.rint(rest, out=rest), LOW, HIGH, out=rest)
+        rest *= tried[:, :, None]
+        rest -= parts
+        if inside.ndim == 2:
+            cost = np.einsum("ogi,gi->og", np.square(rest, out=rest), inside)
+        else:
+            weighed = (rest.transpose(1, 0, 2) @ inside).transpose(1, 0, 2)
+            cost = np.einsum("ogi,ogi->og", weighed, rest, dtype=np.float64)
         better = cost < best
         best[better], scale[better] = cost[better], tried[better]
     return scale
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A gram, taken apart for rounding column after column."""
-
-    order: NDArray[np.int64]  # of the columns: the strongest input first
-    upper: Floats  # triangular U [in, in] in that order; U'U is the inverse of the gram
-
-    @classmethod
-    def of(cls, gram: NDArray[Any]) -> Factor:
-        """Of a damped gram [in, in].
-
-        Raises:
-            SingularGram: it is not positive definite.
-        """
-        order = np.argsort(-np.diag(gram), kind="stable")
-        turned = gram[np.ix_(order, order)].astype(np.float64)
-        try:
-            lower = np.linalg.cholesky(turned[::-1, ::-1])
-        except np.linalg.LinAlgError as error:
-            raise SingularGram("the inputs' covariance is not positive, even damped") from error
-        return cls(order, np.ascontiguousarray(_inverse(lower)[::-1, ::-1]).astype(np.float32))
-
-    @property
-    def left(self) -> Floats:
-        """What an error of each column [in] costs after the columns that follow have made up for what they can.
-
-        With these weights instead of the gram the search finds scales of which compensation makes more: 0.82 to 0.94
-        of the cost.
-        """
-        found = np.empty(len(self.order), np.float32)
-        found[self.order] = np.diag(self.upper) ** -2
-        return found
-
-
-def _inverse(lower: NDArray[Any]) -> NDArray[Any]:
-    """Of a lower triangular matrix, by halves: a sixth of the work of any other."""
-    if len(lower) <= TOGETHER:
-        return np.linalg.inv(lower)
-    half, found = len(lower) // 2, np.zeros_like(lower)
-    found[:half, :half], found[half:, half:] = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
-    found[half:, :half] = -found[half:, half:] @ (lower[half:, :half] @ found[:half, :half])
-    return found
 
 
 def gptq(weight: Floats, factor: Factor, scale: Floats) -> Floats:
@@ -140,31 +105,18 @@ def gptq(weight: Floats, factor: Factor, scale: Floats) -> Floats:
     scales, steps = np.ascontiguousarray(scale.T), np.ascontiguousarray(_steps(scale).T)
     for start in range(0, len(left), TOGETHER):
         block = slice(start, min(start + TOGETHER, len(left)))
-        here, inside = left[block], upper[block, block]
+        here, inside = left[block], np.ascontiguousarray(upper[block, block].T)
         lost = np.empty_like(here)
         for column, group in enumerate(of[block]):
-            wanted = here[column] - inside[:column, column] @ lost[:column]
-            chosen = np.clip(np.rint(wanted / steps[group]), LOW, HIGH)
-            q[start + column] = chosen
-            lost[column] = (wanted - chosen * scales[group]) / inside[column, column]
+            wanted, chosen, rest = here[column], q[start + column], lost[column]
+            wanted -= np.dot(inside[column, :column], lost[:column], out=rest)
+            _nearest(np.divide(wanted, steps[group], out=chosen))
+            np.subtract(wanted, np.multiply(chosen, scales[group], out=rest), out=rest)
+            rest /= inside[column, column]
         left[block.stop :] -= upper[block, block.stop :].T @ lost
     back = np.empty(weight.shape, np.float32)
     back[:, factor.order] = q.T
     return back
-
-
-def damp(gram: NDArray[Any], damping: float = DAMPING) -> NDArray[np.float64]:
-    """The gram with a share of its mean diagonal added to its diagonal; ones, where it is nothing at all.
-
-    Raises:
-        SingularGram: it is not finite.
-    """
-    damped = gram.astype(np.float64)
-    mean = float(np.trace(damped)) / len(damped)
-    if not np.isfinite(damped).all():
-        raise SingularGram("the inputs' covariance is not finite")
-    damped[np.diag_indices_from(damped)] += damping * mean if mean > 0 else 1.0
-    return damped
 
 
 def descend(weight: Floats, gram: Floats, scale: Floats, q: Floats, sweeps: int = 2) -> Floats:
@@ -173,20 +125,33 @@ def descend(weight: Floats, gram: Floats, scale: Floats, q: Floats, sweeps: int 
     diagonal = np.maximum(np.diag(gram), np.finfo(np.float32).tiny)
     scales, steps = np.ascontiguousarray(scale.T), np.ascontiguousarray(_steps(scale).T)
     pull, found = gram @ (weight - made_of(q, scale)).T, np.ascontiguousarray(q.T)  # half the slope of the cost
-    for _ in range(sweeps):
+    slope = np.empty(len(weight), np.float32)
+    for sweep in range(sweeps):
         for start in range(0, len(found), TOGETHER):
             block = slice(start, min(start + TOGETHER, len(found)))
             here, inside = pull[block], gram[block, block]
             change = np.empty_like(here)
             for column in range(len(here)):
                 place, group = start + column, (start + column) // size
-                slope = here[column] - inside[column, :column] @ change[:column]
-                best = np.clip(np.rint(found[place] + slope / (diagonal[place] * steps[group])), LOW, HIGH)
-                change[column] = (best - found[place]) * scales[group]
-                found[place] = best
-            pull -= gram[:, block] @ change
+                before, moved = found[place], change[column]
+                np.subtract(here[column], np.dot(inside[column, :column], change[:column], out=slope), out=slope)
+                slope /= np.multiply(steps[group], diagonal[place], out=moved)
+                slope += before
+                np.subtract(_nearest(slope), before, out=moved)
+                moved *= scales[group]
+                before[:] = slope
+            follow = slice(block.stop if sweep + 1 == sweeps else 0, None)  # who is looked at again
+            pull[follow] -= gram[follow, block] @ change
     settled: Floats = np.ascontiguousarray(found.T)
     return settled
+
+
+def _nearest(column: Floats) -> Floats:
+    """Rounded to integers in range, in place; np.clip takes longer than all else for so few."""
+    np.rint(column, out=column)
+    np.maximum(column, np.float32(LOW), out=column)
+    np.minimum(column, np.float32(HIGH), out=column)
+    return column
 
 
 def refit(weight: Floats, gram: Floats, q: Floats, scale: Floats) -> Floats:
@@ -197,8 +162,8 @@ def refit(weight: Floats, gram: Floats, q: Floats, scale: Floats) -> Floats:
     for group in range(scale.shape[1]):
         here = slice(group * size, (group + 1) * size)
         of = turned[here]
-        along = np.einsum("io,io->o", of, pull[here], dtype=np.float64)
-        weighs = np.einsum("io,io->o", of, gram[here, here] @ of, dtype=np.float64)
+        along = np.einsum("io,io->o", of, pull[here])
+        weighs = np.einsum("io,io->o", of, gram[here, here] @ of)
         best = scale[:, group] + along / np.where(weighs > 0, weighs, 1)
         found[:, group] = np.where((weighs > 0) & (best > 0), best, scale[:, group])
         if scale.shape[1] > 1:
