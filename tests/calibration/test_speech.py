@@ -132,3 +132,12 @@ def test_the_beginning_of_some_clips_is_heard_alone_with_as_much_of_the_text() -
         taught = window.texts[0][:-1].tolist()
         assert len(words.prompt(None)) < len(taught) < len(whole.texts[0])
         assert taught == whole.texts[0][: len(taught)].tolist()
+
+
+def test_no_beginnings_are_heard_where_enough_clips_are_as_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [*recordings(3), Speech(recordings(4)[3].path, "short", "Yes.", None)]
+    monkeypatch.setattr(speech, "FEW", 3)
+    for wanted, missing in ((1, 0), (2, 1), (4, 3)):
+        monkeypatch.setattr(speech, "SHORT", wanted)
+        found = speech.windows(known, TENSORS, TINY.dimensions, tokenizer(TINY.dimensions), 0)
+        assert sum(window.name.endswith(", its beginning") for window in found) == missing

@@ -1,9 +1,9 @@
 """Clips to windows: what the encoder sees of each, and which tokens the decoder is taught for it.
 
-Each clip once in a window as short as an engine would give it, then clips joined until they fill 30 s, then the first
-word or two of some, with silence after them: so that both kinds of windows, short and long texts, and every position
-take part; and one window of silence, of which engines make their end anchor. Where nobody says what a clip's text is,
-the exact model's own transcript teaches.
+Each clip once in a window as short as an engine would give it, then clips joined until they fill 30 s, then, where few
+clips are of a word or two, the beginnings of others with silence after them: so that both kinds of windows, short and
+long texts, and every position take part; and one window of silence, of which engines make their end anchor. Where
+nobody says what a clip's text is, the exact model's own transcript teaches.
 
 A decoder that only ever saw right texts does not know how to get out of a wrong one: with each clip it is also fed the
 text twice, another clip's text, and texts that go round in circles, most of them at their end. What it is to do there
@@ -32,7 +32,8 @@ from whisper_factory.whisper.tokenizer import Tokenizer
 Floats = NDArray[np.float32]
 
 JOINED = 4  # windows of clips one after the other
-SHORT, SHORTEST, SHORT_ENOUGH = 16, 0.5, 2.5  # clips of which the beginning is heard alone, and its seconds
+SHORT, FEW = 16, 10  # windows of few tokens that there are to be; of other clips the beginning is heard, if need be
+SHORTEST, SHORT_ENOUGH = 0.5, 2.5  # seconds of a beginning
 CIRCLES = 8  # times that some words of a text are repeated at most; twice at least
 ENDINGS = 2  # texts of a clip whose last one to three tokens are repeated: there most circles begin
 LONGEST_BEFORE, LONGEST_CIRCLING = 60, 120  # tokens of such a text before its circle, and with it
@@ -84,7 +85,8 @@ def windows(speech: Sequence[Speech], tensors: Mapping[str, Floats], dimensions:
     joined = [window(parts, WINDOW_FRAMES) for parts in _joined(heard, rng)]
     alone = [window([one], _frames(one.audio), _wrong(one.tokens, heard[place - 1].tokens, rng))
              for place, one in enumerate(heard)]
-    cut = [_beginning(one, rng) for one in heard[:: max(1, len(heard) // SHORT)][:SHORT]]
+    missing = max(0, SHORT - sum(len(one.tokens) <= FEW for one in heard))
+    cut = [_beginning(one, rng) for one in heard[:: max(1, len(heard) // SHORT)][:missing]]
     short = [window([one], _frames(one.audio), _wrong(one.tokens, heard[place].tokens, rng))
              for place, one in enumerate(cut)]
     return [silence, *alone, *joined, *short]
