@@ -71,5 +71,5 @@ def measuring(process: int) -> list[Path]:
     with suppress(OSError):
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
         return [child for child in map(Path("/proc").joinpath, children)
-                if b"whisper_factory.measure" in (child / "cmdline").read_bytes()]
+                if b"measure.when_told" in (child / "cmdline").read_bytes()]
     return []
