@@ -14,7 +14,6 @@ from numpy import fft
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from whisper_factory.threads import mapping
 from whisper_factory.whisper.dimensions import HOP_LENGTH, N_FFT, SAMPLE_RATE
 
 FLOOR = 1e-10  # power below which the logarithm is not taken
@@ -64,20 +63,12 @@ def log_mel(audio: NDArray[np.float32], n_mels: int, frames: int) -> NDArray[np.
     return levels
 
 
-def log_mels(clips: Sequence[NDArray[np.float32]], n_mels: int, frames: int, threads: int = 1) -> NDArray[np.float32]:
-    """`log_mel` of each clip: [clips, n_mels, frames].
-
-    Args:
-        threads: that share the clips.
-    """
+def log_mels(clips: Sequence[NDArray[np.float32]], n_mels: int, frames: int) -> NDArray[np.float32]:
+    """`log_mel` of each clip: [clips, n_mels, frames]. One after the other: two threads take half the time, 2 % of a
+    batch's, and 11 MB more than one."""
     levels = np.empty((len(clips), n_mels, frames), np.float32)
-
-    def write(place: int) -> None:
-        levels[place] = log_mel(clips[place], n_mels, frames)
-
-    with mapping(min(threads, len(clips))) as mapped:
-        for _ in mapped(write, range(len(clips))):
-            pass
+    for place, audio in enumerate(clips):
+        levels[place] = log_mel(audio, n_mels, frames)
     return levels
 
 

@@ -208,7 +208,7 @@ class Transcriber:
         return self.engine.encode(self._log_mels([job], frames))
 
     def _log_mels(self, jobs: list[_Job], frames: int) -> NDArray[np.float32]:
-        return log_mels([job.audio for job in jobs], self.spec.dimensions.n_mels, frames, self.engine.threads)
+        return log_mels([job.audio for job in jobs], self.spec.dimensions.n_mels, frames)
 
     def _generate(
         self, engine: GeneratingEngine, mel: NDArray[np.float32], jobs: list[_Job], options: Options
