@@ -19,24 +19,23 @@ ENGINE_FORMAT = 2  # raised whenever engines of before cannot be run
 LONGEST_PROMPT = 4  # <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
 
 # Below 3000 frames the decoder stops where it should when the window is this long, and longer than the clip by a margin
-# that grows by a part of what the clip is longer than this. With less behind them, recordings of several sentences may
-# end after the first (docs/short_windows.md).
+# that grows with what the clip is longer than this. With less behind them recordings of several sentences may end after
+# the first (docs/short_windows.md).
 LEAST_FRAMES = 750
-MARGIN_FRAMES, PART = 100, 3
-
+MARGIN_FRAMES = 100
 
 
 def safe_window(clip_frames: int) -> int:
     """Frames of the shortest window in which a clip is heard as in 3000: even, 3000 at most."""
-    longer = max(0, clip_frames - LEAST_FRAMES)
-    wanted = max(LEAST_FRAMES, clip_frames + MARGIN_FRAMES - (-longer // PART))
+    beyond = max(0, clip_frames - LEAST_FRAMES)
+    wanted = max(LEAST_FRAMES, clip_frames + MARGIN_FRAMES + beyond)
     return min(WINDOW_FRAMES, wanted + wanted % 2)
 
 
 def longest_safe_clip(window_frames: int) -> int:
     """The inverse, as far as there is one: frames of the longest clip that leaves its margin in such a window."""
     room = window_frames - MARGIN_FRAMES
-    return room if room <= LEAST_FRAMES else (room * PART + LEAST_FRAMES) // (PART + 1)
+    return room if room <= LEAST_FRAMES else (room + LEAST_FRAMES) // 2
 
 
 KVMode = Literal["contiguous", "paged"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 VERSION = 4
 REPORT = "validation.json"
 EDGE_REMEDY = ("a short window breaks here first; profile.end_anchor=50 protects it, and profile.margin_frames, "
-               "100 for max_input_len=750, 350 for 1500")
+               "100 for max_input_len=750, 850 for 1500")
 
 Row = dict[str, Any]
 
