@@ -22,7 +22,7 @@ from whisper_factory import threads
 from whisper_factory.calibration import forward
 from whisper_factory.calibration.clips import Speech
 from whisper_factory.calibration.passing import Window
-from whisper_factory.engine_spec import MARGIN_FRAMES, safe_window
+from whisper_factory.engine_spec import LEAST_FRAMES, MARGIN_FRAMES
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.dimensions import HOP_LENGTH, SAMPLE_RATE, WINDOW_FRAMES, Dimensions
 from whisper_factory.whisper.logmel import log_mel
@@ -39,6 +39,7 @@ ENDINGS = 2  # texts of a clip whose last one to three tokens are repeated: ther
 LONGEST_BEFORE, LONGEST_CIRCLING = 60, 120  # tokens of such a text before its circle, and with it
 LONGEST_TEXT = 200  # tokens that a window teaches at most
 FASTEST = 8.0  # tokens a second: a transcript that is longer goes round in circles
+PART = 3  # of what a clip is longer than LEAST_FRAMES its margin is longer, beside MARGIN_FRAMES
 SILENCE = (-10.0 + 4.0) / 4.0  # log-mel of no sound at all
 
 
@@ -113,8 +114,12 @@ def _wrong(tokens: list[int], others: list[int], rng: np.random.Generator) -> li
 
 
 def _frames(audio: Floats) -> int:
-    """The window that an engine gives a clip."""
-    return safe_window(-(-len(audio) // HOP_LENGTH))
+    """The window that an engine gives a clip; of a clip beyond 7.5 s a shorter one, with which the integers were
+    measured."""
+    clip = -(-len(audio) // HOP_LENGTH)
+    beyond = max(0, clip - LEAST_FRAMES)
+    wanted = max(LEAST_FRAMES, clip + MARGIN_FRAMES - (-beyond // PART))
+    return min(WINDOW_FRAMES, wanted + wanted % 2)
 
 
 def _joined(heard: Sequence[Heard], rng: np.random.Generator) -> list[list[Heard]]:
