@@ -208,6 +208,20 @@ def test_logits_are_the_callers_to_keep(engines: Lookup) -> None:
     assert np.array_equal(first, kept)
 
 
+def test_what_was_asked_for_before_is_not_written_again(engines: Lookup) -> None:
+    """Its memory may be another's by then: a window that is heard on asks for logits first, then for a ranking."""
+    utterance = onnxruntime.load(engines("float32")).encode(windows(1, 20))
+    bias = np.zeros(utterance.n_vocab, np.float32)
+    logits = utterance.decode(np.array([[1]]))
+    kept = logits.copy()
+    ranked = utterance.rank(np.array([[2]]), bias, 3)
+    assert np.array_equal(logits, kept)
+    again = [array.copy() for array in ranked]
+    utterance.decode(np.array([[3]]))
+    for array, before in zip(ranked, again, strict=True):
+        assert np.array_equal(array, before)
+
+
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_ranking_is_of_the_logits_with_the_bias(engines: Lookup, precision: str) -> None:
     engine, mel = onnxruntime.load(engines(precision), 1), windows(2, 100)

@@ -147,6 +147,7 @@ class OnnxRuntimeUtterance:
         self.length = length
         self._engine, self._block = engine, block
         self._binding: onnxruntime.IOBinding | None = None
+        self._asked: set[str] = set()  # the outputs that it binds
 
     @property
     def rows(self) -> int:
@@ -182,8 +183,8 @@ class OnnxRuntimeUtterance:
         new = tokens.shape[1]
         embedded = self._engine.embedding.rows(tokens)
         self._block.reserve(self.length + new)
-        if self._binding is None or self._embedded.shape != embedded.shape:
-            self._binding = self._bind(*tokens.shape)
+        if self._binding is None or (self._embedded.shape, self._asked) != (embedded.shape, {*outputs}):
+            self._binding, self._asked = self._bind(*tokens.shape), {*outputs}
         self._embedded[:] = embedded
         self._past[0], self._count[0] = self.length, count
         _bind_input(self._binding, "bias", bias)
@@ -193,8 +194,8 @@ class OnnxRuntimeUtterance:
         self.length += new
 
     def _bind(self, rows: int, new: int) -> onnxruntime.IOBinding:
-        """A binding of all but the bias and what is chosen from, as it lies now: good until a buffer moves or a shape
-        changes."""
+        """A binding of all but the bias and what is asked for, as it lies now: good until a buffer moves, a shape
+        changes, or something else is asked for (what was asked for before would be written too, where it lay)."""
         spec = self._engine.spec
         layers = spec.dimensions.n_text_layer
         self._embedded = np.empty((rows, new, spec.dimensions.n_text_state), np.float32)
