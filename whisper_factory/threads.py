@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,7 +54,7 @@ def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
     workers = helpers()
     with ThreadPoolExecutor(workers) as pool:
-        yield from in_order(partial(pool.submit, function), items, workers)
+        yield from in_order(lambda item: pool.submit(function, item), items, workers)
 
 
 def in_order(start: Callable[[T], Future[R]], items: Iterable[T], most: int) -> Iterator[R]:
