@@ -104,7 +104,8 @@ def convert(spec: EngineSpec, precision: Precision, before: Sequence[PlannedStep
     if calibration.method != "none":
         params["calibration"] = {"method": calibration.method, "seed": calibration.seed, "version": CALIBRATION,
                                  "clips": calibrating_clips.digest(speech)}
-        about += f" by {calibration.method} on {len(speech)} clips, {duration(spec.dimensions, speech)} on two cores"
+        long = duration(spec.dimensions, len(speech))
+        about += f" by {calibration.method} on {len(speech)} clips, {long} on two cores"
     return _step("convert", about, params, before, STEPS["convert"].tools(), _given(fetch, speech))
 
 
