@@ -13,6 +13,6 @@ from whisper_factory.whisper.dimensions import Dimensions
     ("tiny.en", "about 50 s"), ("base", "about 2 minutes"), ("small.en", "about 6 minutes"), ("debug", "about 10 s"),
 ])
 def test_with_the_bundled_clips(model: str, said: str) -> None:
-    """Measured on two cores: 47 to 51 s and 110 s; small.en's is what its work comes to."""
+    """Measured on two cores: 42 to 51 s and 110 s; small.en's is what its work comes to."""
     sizes = Dimensions(**vars(composition(f"model={model}").model.dimensions))
     assert duration(sizes, len(clips.bundled_for(sizes))) == said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from whisper_factory.whisper.dimensions import Dimensions
 
 CALIBRATION = 6  # raised whenever the same clips would give other integers
-SECONDS = 0.038  # for a clip and a million weights of the blocks, on two cores: 128 of tiny.en 47 to 51 s, of base 110
+SECONDS = 0.038  # for a clip and a million weights of the blocks, on two cores: 128 of tiny.en 42 to 51 s, of base 110
 ANYHOW = 28  # clips' worth of what any calibration does: silence, joined clips, beginnings of some, and the rounding
 TENS = 90  # seconds; what takes as long or longer is told in minutes
 
