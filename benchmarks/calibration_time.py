@@ -62,7 +62,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             seconds, peak = measured(model, options.method, options.group_size, Path(folder))
         sizes = Dimensions(**vars(composition(f"model={model}").model.dimensions))
-        print(f"| {model} | {seconds:.0f} | {duration(sizes, clips.bundled_for(sizes))} | {peak:.2f} |", flush=True)
+        said = duration(sizes, len(clips.bundled_for(sizes)))
+        print(f"| {model} | {seconds:.0f} | {said} | {peak:.2f} |", flush=True)
     print(f"\n{machine(_versions('onnxruntime'), 2)}")
 
 

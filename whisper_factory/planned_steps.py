@@ -77,8 +77,9 @@ def keep(spec: EngineSpec, precision: Precision, fetch: PlannedStep, speech: lis
               "windows": CALIBRATION}
     if precision.group_size:
         params["group_scales"] = GROUP_SCALES
-    about = (f"which layers keep 8 bits: up to {precision.max_wer_delta:g} points of WER above the exact model, on "
-             f"{len(speech)} clips, at most {keeping.duration(spec.dimensions, len(speech))} on two cores")
+    points = "1 point" if precision.max_wer_delta == 1 else f"{precision.max_wer_delta:g} points"
+    about = (f"which layers keep 8 bits: up to {points} of WER above the exact model, on {len(speech)} clips, "
+             f"at most {keeping.duration(spec.dimensions, len(speech))} on two cores")
     return [_step("keep", about, params, (fetch,), STEPS["keep"].tools(), _given(fetch, speech))]
 
 
@@ -104,7 +105,8 @@ def convert(spec: EngineSpec, precision: Precision, before: Sequence[PlannedStep
     if calibration.method != "none":
         params["calibration"] = {"method": calibration.method, "seed": calibration.seed, "version": CALIBRATION,
                                  "clips": calibrating_clips.digest(speech)}
-        about += f" by {calibration.method} on {len(speech)} clips, {duration(spec.dimensions, speech)} on two cores"
+        long = duration(spec.dimensions, len(speech))
+        about += f" by {calibration.method} on {len(speech)} clips, {long} on two cores"
     return _step("convert", about, params, before, STEPS["convert"].tools(), _given(fetch, speech))
 
 

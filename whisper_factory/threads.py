@@ -54,14 +54,19 @@ def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
     workers = helpers()
     with ThreadPoolExecutor(workers) as pool:
-        coming: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                coming.append(pool.submit(function, item))
-                if len(coming) > workers:
-                    yield coming.popleft().result()
-            while coming:
+        yield from in_order(lambda item: pool.submit(function, item), items, workers)
+
+
+def in_order(start: Callable[[T], Future[R]], items: Iterable[T], most: int) -> Iterator[R]:
+    """The results of what is started for each item, in order; `most` are on their way while one is used."""
+    coming: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            coming.append(start(item))
+            if len(coming) > most:
                 yield coming.popleft().result()
-        finally:  # the one who asked has stopped, or a result was an error
-            for future in coming:
-                future.cancel()
+        while coming:
+            yield coming.popleft().result()
+    finally:  # the one who asked has stopped, or a result was an error
+        for future in coming:
+            future.cancel()

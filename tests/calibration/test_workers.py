@@ -39,6 +39,18 @@ def test_what_was_not_begun_is_left_undone(monkeypatch: pytest.MonkeyPatch) -> N
     with Workers() as workers:
         begun = threading.Event()
         workers.start(lambda: begun.set() or time.sleep(0.2))
-        workers.start(lambda: done.append(1), LATER)
+        left = workers.start(lambda: done.append(1), LATER)
         begun.wait(10)
     assert not done
+    assert left.cancelled(), "who waits for it is told"
+
+
+def test_what_nobody_wants_any_more_is_left_undone_and_harms_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whisper_factory.threads.MOST", 1)
+    done, held = list[str](), threading.Event()
+    with Workers() as workers:
+        workers.start(lambda: held.wait(10))
+        assert workers.start(lambda: done.append("unwanted")).cancel()
+        held.set()
+        workers.start(lambda: done.append("wanted")).result(10)
+    assert done == ["wanted"]

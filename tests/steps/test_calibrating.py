@@ -99,7 +99,7 @@ def test_keys_without_a_calibration_are_those_of_before_and_with_one_follow_its_
 def test_the_plan_names_the_method_the_clips_and_the_time() -> None:
     made = composition("model=tiny.en", "precision=int4", "calibration=gptq")
     planned = plan.make(made, lambda step, key: False)
-    assert planned.steps[1].about == "canonical checkpoint, int4 by gptq on 128 clips, about 2 minutes on two cores"
+    assert planned.steps[1].about == "canonical checkpoint, int4 by gptq on 128 clips, about 50 s on two cores"
     assert made.name == "tiny.en-int4-gptq-interactive-contiguous-onnxruntime"
 
 

@@ -128,7 +128,7 @@ def test_packed_engines_have_what_was_chosen(tmp_path: Path, chosen: list[dict[s
 def test_the_plan_says_what_it_will_do_and_how_long_it_takes() -> None:
     steps = planned("precision=int4_auto")
     assert list(steps)[:4] == ["fetch", "keep", "convert", "build"]
-    assert re.fullmatch(r"which layers keep 8 bits: up to 1 points of WER above the exact model, on 64 clips, "
+    assert re.fullmatch(r"which layers keep 8 bits: up to 1 point of WER above the exact model, on 64 clips, "
                         r"at most \d minutes on two cores", steps["keep"].about)
     for name in ("convert", "build"):
         assert steps[name].inputs["keep"] == steps["keep"].key

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,15 +74,7 @@ def windows(speech: Sequence[Speech], tensors: Mapping[str, Floats], dimensions:
         advance(1)
 
     rng = np.random.Generator(np.random.PCG64(seed))
-
-    def window(parts: Sequence[Heard], frames: int, wrong: Sequence[list[int]] = ()) -> Window:
-        tokens = [token for part in parts for token in part.tokens]
-        prompt = tokenizer.prompt(parts[0].language)
-        return Window("+".join(part.name for part in parts),
-                      log_mel(np.concatenate([part.audio for part in parts]), dimensions.n_mels, frames),
-                      tuple(np.asarray([*prompt, *text[:LONGEST_TEXT], tokenizer.eot], np.int64)
-                            for text in (tokens, *wrong)))
-
+    window = partial(_window, tokenizer, dimensions.n_mels)
     silence = Window("silence", np.full((dimensions.n_mels, WINDOW_FRAMES), SILENCE, np.float32), ())
     joined = [window(parts, WINDOW_FRAMES) for parts in _joined(heard, rng)]
     alone = [window([one], _frames(one.audio), _wrong(one.tokens, heard[place - 1].tokens, rng))
@@ -91,6 +84,16 @@ def windows(speech: Sequence[Speech], tensors: Mapping[str, Floats], dimensions:
     short = [window([one], _frames(one.audio), _wrong(one.tokens, heard[place].tokens, rng))
              for place, one in enumerate(cut)]
     return [silence, *alone, *joined, *short]
+
+
+def _window(tokenizer: Tokenizer, n_mels: int, parts: Sequence[Heard], frames: int,
+            wrong: Sequence[list[int]] = ()) -> Window:
+    """Clips one after the other, with their text, and others that are wrong."""
+    audio, right = np.concatenate([part.audio for part in parts]), [token for part in parts for token in part.tokens]
+    prompt = tokenizer.prompt(parts[0].language)
+    return Window("+".join(part.name for part in parts), log_mel(audio, n_mels, frames),
+                  tuple(np.asarray([*prompt, *text[:LONGEST_TEXT], tokenizer.eot], np.int64)
+                        for text in (right, *wrong)))
 
 
 def _beginning(whole: Heard, rng: np.random.Generator) -> Heard:

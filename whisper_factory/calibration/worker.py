@@ -4,7 +4,7 @@ ASKED.json: weights and kind (as readers take them), vocabulary, precision, meth
 language).
 ANSWER.safetensors: for each linear of 4 bits X.weight int8 [out, in] and X.scale float32 [out], or [out, groups], and
 the X.bias that changed.
-A line "rounded 3 of 64" is printed after each layer.
+A line "rounded 3 of 64" is printed for each layer.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def run(asked: dict[str, Any]) -> Calibrated:
 
     def told(amount: float) -> None:
         nonlocal done
-        done += round(amount)
-        print(f"rounded {done} of {layers}", flush=True)
+        for _ in range(round(amount)):  # none or several, where layers keep 8 bits
+            done += 1
+            print(f"rounded {done} of {layers}", flush=True)
 
     return calibrate(tensors, weights.dimensions, taught, asked["method"], told,
                      Precision.from_dict(asked["precision"]))

@@ -7,9 +7,9 @@ NumPy lets go of the interpreter's lock where it matters.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from itertools import count
 from queue import PriorityQueue
 from types import TracebackType
@@ -49,6 +49,10 @@ class Workers:
         future: Future[R] = Future()
 
         def work() -> None:
+            if self._closing:
+                future.cancel()  # who waits for it is told
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(function())
             except BaseException as error:  # whoever waits for it is told
@@ -59,15 +63,8 @@ class Workers:
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """The function's results, in order, each computed while those before it are used; few are held at once."""
-        coming: deque[Future[R]] = deque()
-        for item in items:
-            coming.append(self.start(lambda item=item: function(item)))  # type: ignore[misc]
-            if len(coming) > len(self._threads):
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+        return threads.in_order(lambda item: self.start(partial(function, item)), items, len(self._threads))
 
     def _work(self) -> None:
         while (work := self._queue.get()[2]) is not None:
-            if not self._closing:
-                work()
+            work()
