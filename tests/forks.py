@@ -7,6 +7,7 @@ tested with processes of their own (the fixture `python`).
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -75,6 +76,8 @@ def _import() -> None:
                  "whisper_factory.report", "whisper_factory.whisper.readers"):
         import_module(name)
     plugins.Plugins.instance()
+    gc.freeze()  # a fork need not look through what is here, nor have pages of its own of it
+    gc.set_threshold(100_000)
 
 
 def _become(asked: dict[str, Any]) -> None:
