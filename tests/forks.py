@@ -71,7 +71,8 @@ def serve() -> None:
 
 def _import() -> None:
     """What takes long, but for the modules that are run. Hydra looks for its plugins once a process."""
-    for name in ("hydra._internal.hydra", "onnxruntime", "whisper_factory.backends.onnxruntime.assemble",
+    for name in ("hydra._internal.hydra", "matplotlib.figure", "onnxruntime",
+                 "whisper_factory.backends.onnxruntime.assemble",
                  "whisper_factory.backends.onnxruntime.session", "whisper_factory.factory", "whisper_factory.job",
                  "whisper_factory.report", "whisper_factory.whisper.readers"):
         import_module(name)
