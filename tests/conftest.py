@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -27,7 +28,8 @@ TINY_EN = ("test_engines.py", "test_main.py", "test_tensorrt.py", "test_wheel.py
 
 
 def pytest_collection_finish() -> None:
-    """Torch too computes in one thread, if a test uses it."""
+    """What was imported is not looked through for garbage again. Torch too computes in one thread, if it is used."""
+    gc.freeze()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 

@@ -7,6 +7,7 @@ tested with processes of their own (the fixture `python`).
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -70,11 +71,14 @@ def serve() -> None:
 
 def _import() -> None:
     """What takes long, but for the modules that are run. Hydra looks for its plugins once a process."""
-    for name in ("hydra._internal.hydra", "onnxruntime", "whisper_factory.backends.onnxruntime.assemble",
+    for name in ("hydra._internal.hydra", "matplotlib.figure", "onnxruntime",
+                 "whisper_factory.backends.onnxruntime.assemble",
                  "whisper_factory.backends.onnxruntime.session", "whisper_factory.factory", "whisper_factory.job",
                  "whisper_factory.report", "whisper_factory.whisper.readers"):
         import_module(name)
     plugins.Plugins.instance()
+    gc.freeze()  # a fork need not look through what is here, nor have pages of its own of it
+    gc.set_threshold(100_000)
 
 
 def _become(asked: dict[str, Any]) -> None:

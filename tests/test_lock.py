@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import Command
+from tests.forks import Forks
 from whisper_factory import lock_file, locked_outputs, recipes
 from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.lock import Lock
@@ -18,13 +19,21 @@ from whisper_factory.lock import Lock
 MINE = "# @package _global_\ndefaults:\n  - override /model: debug\n  - override /validation: none\n  - _self_\n"
 
 
-@pytest.fixture
-def locked(factory: Command, tmp_path: Path) -> Path:
-    """A working directory with recipes/mine.yaml and its lock."""
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "mine.yaml").write_text(MINE)
-    done = factory("recipe=mine", "lock=write")
+@pytest.fixture(scope="module")
+def written(forks: Forks, shared_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with recipes/mine.yaml, its lock, and what it makes."""
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "recipes").mkdir()
+    (folder / "recipes" / "mine.yaml").write_text(MINE)
+    done = forks.run("whisper_factory", f"store.path={shared_store}", "recipe=mine", "lock=write", cwd=folder)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def locked(written: Path, tmp_path: Path) -> Path:
+    """The lock in a copy of that directory, the working one."""
+    shutil.copytree(written, tmp_path, symlinks=True, dirs_exist_ok=True)
     return tmp_path / "recipes" / "mine.lock"
 
 
@@ -113,6 +122,7 @@ def test_computed_files_may_be_another_machines_within_a_thousandth(locked: Path
 
 
 def test_verification_leaves_nothing_behind(locked: Path, factory: Command, shared_store: Path) -> None:
+    assert factory("recipe=mine").returncode == 0  # so that this directory is among those that need what is there
     before = sorted(path for path in shared_store.rglob("*") if path.suffix != ".lock")
     assert factory("recipe=mine", "verify=true").returncode == 0
     assert sorted(path for path in shared_store.rglob("*") if path.suffix != ".lock") == before

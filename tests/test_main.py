@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from tests.conftest import Command
-from whisper_factory import digest
+from whisper_factory import __main__, digest
 
 TINY = ("profile=duplex_lowmem", "model=tiny.en")
 NAME = "tiny.en-int8-duplex_lowmem-paged-onnxruntime"
@@ -107,6 +110,15 @@ def test_dry_run_imports_neither_torch_nor_onnxruntime(python: Command, shared_s
     (tmp_path / "probe.py").write_text(code)
     done = python("probe", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_it_is_composed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Composing is most of a run that has nothing to do."""
+    composed = Mock(side_effect=ConfigLoaderImpl.load_configuration)
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", lambda *given, **named: composed(*given, **named))
+    monkeypatch.setattr(sys, "argv", ["whisper-factory", "model=debug", "dry_run=true", f"store.path={tmp_path}"])
+    assert __main__._hydra() == 0
+    assert composed.call_count == 1
 
 
 def test_quiet_prints_one_line_the_directory(built: tuple[Path, str], factory: Command, tmp_path: Path) -> None:

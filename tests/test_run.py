@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.real_engine import clip, tiny_en
+from tests.real_engine import clip, duplex, tiny_en
 from whisper_factory import console, run
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault
@@ -75,12 +75,12 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_cut_and_trimmed_audio_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     audio, rate = soundfile.read(clip("sample"))
     long = tmp_path / "long.flac"
-    soundfile.write(long, np.concatenate([audio] * 8), rate)
-    given = ["--engine_dir", str(tiny_en()), "--input_file", str(long), "--threads", "1"]
+    soundfile.write(long, np.concatenate([audio] * 2), rate)
+    given = ["--engine_dir", str(duplex()), "--input_file", str(long), "--threads", "1"]
     assert run.main(given) == 0
-    assert "longer than the engine's 30 s, cut in pauses: at " in capsys.readouterr().err
+    assert "longer than the engine's 7.5 s, cut in pauses: at " in capsys.readouterr().err
     assert run.main([*given, "--padding_strategy", "trim"]) == 0
-    assert "warning: " + str(long) + ": the last 8.7" in capsys.readouterr().err
+    assert "warning: " + str(long) + ": the last 2.1" in capsys.readouterr().err
 
 
 def test_mistakes_in_flags(refused) -> None:  # type: ignore[no-untyped-def]

@@ -91,7 +91,7 @@ def test_progress_is_told_clip_by_clip(tmp_path: Path) -> None:
 
 
 def test_clips_heard_in_batches_by_two_processes_are_heard_as_one_by_one(tmp_path: Path) -> None:
-    engine, heard = real_engine.tiny_en(), Recorder()
+    engine, heard = real_engine.tiny_en(750, margin_frames=100), Recorder()
     requests = [{"paths": [str(clip(name))], "shift_seconds": shift} for shift in (0.0, 1.0) for name in
                 ("river", "soup", "sample")][:5]
     one_by_one = listen(engine, requests, tmp_path)["clips"]
