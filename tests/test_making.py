@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ BESIDE = ["fetch", "reference", "convert", "build", "reference heard", "validate
 class Begun:
     """Stands for an audition."""
 
-    def __init__(self, step: PlannedStep, engine: Path) -> None:
+    def __init__(self, step: PlannedStep, engine: Path, scratch: Path) -> None:
         assert step.name == "validate"
+        assert scratch.parent.is_dir()
+        assert not scratch.exists()
         assert (engine / "build.txt").is_file()
         self.closed = False
 
@@ -119,6 +122,19 @@ def test_what_nobody_goes_on_with_ends_with_the_run(tmp_path: Path, monkeypatch:
         begun: Any = run.audition
         assert not begun.closed
     assert begun.closed
+
+
+def test_nothing_is_heard_again_for_a_validation_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, planned = Noting(monkeypatch), made("model=tiny.en", "profile=duplex_lowmem")
+    make(planned, tmp_path)
+    shutil.rmtree(tmp_path / "reference" / planned.steps[3].key)
+    with making.Run(planned, Store(tmp_path)) as run:
+        for step in run.order():
+            run.ensure(step)
+        assert run.audition is None
+    assert steps.did[len(BESIDE):] == ["reference", "reference heard"]
 
 
 def test_a_validation_that_is_made_again_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,16 @@ def of_data(data: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def of_tree(directory: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below a directory, by POSIX path relative to it, sorted."""
+def of_tree(directory: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file below a directory, by POSIX path relative to it, sorted.
+
+    Args:
+        known: SHA-256 of files that have just been hashed, by that path.
+    """
     from whisper_factory.threads import ahead
 
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {
-        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256}
-        for path, sha256 in zip(files, ahead(of_file, files), strict=True)
-    }
+    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+    names, known = sorted(files, key=files.__getitem__), known or {}
+    digests = ahead(lambda name: known.get(name) or of_file(files[name]), names)
+    return {name: {"bytes": files[name].stat().st_size, "sha256": sha256}
+            for name, sha256 in zip(names, digests, strict=True)}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from whisper_factory import outputs, progress
 from whisper_factory.plan import Plan
@@ -14,13 +14,14 @@ from whisper_factory.planned_steps import REFERENCE_BACKEND, PlannedStep
 from whisper_factory.steps import STEPS
 from whisper_factory.steps import validate as validation
 from whisper_factory.steps.audition import Audition
+from whisper_factory.steps.closing import Closing
 from whisper_factory.steps.context import Context
 from whisper_factory.store import Finished, Store
 
 log = logging.getLogger(__name__)
 
 
-class Run:
+class Run(Closing):
     """One run: what is finished, and which steps' files were made or hashed in it."""
 
     def __init__(self, made: Plan, storage: Store):
@@ -30,12 +31,10 @@ class Run:
         self.storage = storage
         self.finished: dict[str, Finished] = {}
         self.sound: set[str] = set()
-        self.audition: Audition | None = None
+        self.audition: Audition | None = None  # of the engine that is made beside the reference
 
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def close(self) -> None:
+        """End an audition that nobody went on with."""
         if self.audition:
             self.audition.close()
 
@@ -55,8 +54,10 @@ class Run:
         """While the reference is heard: the engine, and then as much of its validation as needs no quiet."""
         for name in ("convert", "build"):
             self.ensure(self.steps[name])
-        self.check(self.steps["build"])
-        self.audition = validation.begin(self.steps["validate"], self.finished["build"].path)
+        build, validate = self.steps["build"], self.steps["validate"]
+        self.check(build)
+        if self.storage.find(validate.name, validate.key) is None:
+            self.audition = validation.begin(validate, self.finished["build"].path, self.storage.scratch(build.key))
 
     def ensure(self, step: PlannedStep) -> None:
         """Have the step finished: from the store, or made now."""
@@ -89,10 +90,11 @@ class Run:
         started = time.monotonic()
         ran = False
 
-        def work(out: Path) -> None:
+        def work(out: Path) -> Mapping[str, str] | None:
             nonlocal ran
             ran = True
-            STEPS[step.name].run(step, inputs, out, context)
+            digests: Mapping[str, str] | None = STEPS[step.name].run(step, inputs, out, context)
+            return digests
 
         try:
             self.finished[step.name] = self.storage.make(step.name, step.key, step.record, work, context.say, check)

@@ -21,31 +21,46 @@ def requests() -> list[dict[str, Any]]:
             for number, name in enumerate(names)]
 
 
-def heard(count: int, monkeypatch: pytest.MonkeyPatch, beside: bool = False) -> tuple[dict[str, Any], Recorder]:
+def heard(count: int, scratch: Path, monkeypatch: pytest.MonkeyPatch, beside: bool = False
+          ) -> tuple[dict[str, Any], Recorder]:
     """The report, of this many processes for edge recordings."""
     told = Recorder()
     monkeypatch.setattr(audition, "side_by_side", lambda spec: count)
     before = CHILDREN.read_text()
-    with Audition(duplex() / "engine", requests(), beside) as begun:
+    with Audition(duplex() / "engine", requests(), scratch, beside) as begun:
         started = len(CHILDREN.read_text().split()) - len(before.split())
         assert started == (1 if count == 1 else 2 if beside else 3)
         report = begun.report(1, told)
     assert CHILDREN.read_text() == before
+    assert not scratch.exists()
     return report, told
 
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_edge_recordings_are_heard_side_by_side_as_they_are_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, beside: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
 ) -> None:
-    alone, told_alone = heard(1, monkeypatch)
-    together, told = heard(2, monkeypatch, beside)
+    alone, told_alone = heard(1, tmp_path / "alone", monkeypatch)
+    together, told = heard(2, tmp_path / "together", monkeypatch, beside)
     for key in ("text", "tokens", "seconds", "windows"):
         assert [row[key] for row in together["clips"]] == [row[key] for row in alone["clips"]], key
     assert [opened[0] for opened in told_alone.opened] == [6]
     assert [opened[0] for opened in told.opened] == [2, 4]  # the first edge recording is heard with the clips
     assert sum(told.amounts) == sum(told_alone.amounts) == 6
     assert together["threads"] == alone["threads"]
+
+
+def test_nothing_is_left_of_one_that_cannot_be_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any, **named: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(audition, "side_by_side", lambda spec: 2)
+    monkeypatch.setattr(audition.Ears, "ask", full)
+    before = CHILDREN.read_text()
+    with pytest.raises(OSError, match="No space left"):
+        Audition(duplex() / "engine", requests(), tmp_path / "scratch")
+    assert CHILDREN.read_text() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_of_their_own_where_there_is_memory_for_them(monkeypatch: pytest.MonkeyPatch) -> None:

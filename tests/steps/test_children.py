@@ -37,6 +37,22 @@ def test_the_exit_code_is_of_the_one_that_failed() -> None:
     assert (code, said) == (1, ["no"])
 
 
+def test_one_that_fails_ends_the_others() -> None:
+    """They would go on for minutes, for an answer that nobody wants any more."""
+    goes_on = "import time\nfor _ in range(600): print('did 1', flush=True); time.sleep(0.1)"
+    told, started = Recorder(), time.monotonic()
+    commands = [python(goes_on), python("raise SystemExit('no')"), python(goes_on)]
+    assert follow(commands, DONE, told, "things") == (1, ["no"])
+    assert time.monotonic() - started < 30
+    assert sum(told.amounts) < 600
+
+
+def test_a_second_close_does_nothing() -> None:
+    with Children([REPEAT, python("import time; time.sleep(600)")], told=True) as children:
+        children.close()
+        assert [child.returncode for child in children._children] == [-signal.SIGKILL] * 2
+
+
 def test_each_is_told_its_own_line_and_one_without_a_line_ends() -> None:
     with Children([REPEAT, REPEAT, REPEAT], told=True) as children:
         children.tell(["one\n", "two\n"])

@@ -48,6 +48,16 @@ def test_a_package_gives_weights_and_openais_vocabulary(
     assert sha256(out / "vocabulary.tiktoken") == vocabulary.sha256  # derived from the package's tokenizer.json
 
 
+@pytest.mark.parametrize("model", ["tiny.en", "base"])
+def test_what_was_hashed_as_a_whole_is_told(model: str, tmp_path: Path) -> None:
+    step = planned(composition(f"model={model}", "weights=package"))
+    whole = [f"weights/{name}" for name, parts in step.params["files"].items()
+             if len(parts) == 1 and name not in step.hints["content"]]
+    assert ("weights/model.bin" in whole) == (model == "tiny.en")  # base's comes in parts
+    hashed = fetch.run(step, {}, tmp_path, context(tmp_path))
+    assert hashed == {name: sha256(tmp_path / name) for name in whole}
+
+
 def test_changed_package_bytes_are_refused(tmp_path: Path) -> None:
     made = tiny_en()
     assert made.model.package is not None

@@ -109,6 +109,21 @@ def test_one_of_two_processes_that_fails_is_told_of(tmp_path: Path) -> None:
         hear(real_engine.tiny_en(), requests, tmp_path, 8)
 
 
+@pytest.mark.parametrize(("count", "hands", "expected"), [
+    (8, 2, [[0, 3, 4, 7], [1, 2, 5, 6]]), (5, 2, [[0, 3, 4], [1, 2]]), (7, 3, [[0, 5, 6], [1, 4], [2, 3]]),
+    (1, 2, [[0]]), (3, 1, [[0, 1, 2]]), (0, 2, []),
+])
+def test_clips_are_dealt_to_and_fro(count: int, hands: int, expected: list[list[int]]) -> None:
+    assert listening.dealt(count, hands) == expected
+
+
+def test_nobody_hears_all_edge_recordings_of_several_clips() -> None:
+    requests = listening.clip_requests(quick(), 750, True)
+    shares = [[len(requests[place]["paths"]) > 1 for place in share] for share in listening.dealt(len(requests), 2)]
+    assert [sum(share) for share in shares] == [3, 3]
+    assert [len(share) for share in shares] == [12, 12]
+
+
 def test_a_process_too_many_hears_nothing(tmp_path: Path) -> None:
     (heard,) = hear(duplex(), [{"paths": [str(clip("river"))]}], tmp_path, 1)
     assert heard["text"]

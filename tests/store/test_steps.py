@@ -40,6 +40,28 @@ def test_a_step_is_kept_with_its_record(tmp_path: Path) -> None:
     assert (made.path / "sub" / "file.bin").stat().st_mode & 0o222 == 0
 
 
+def test_a_file_that_was_hashed_as_it_was_written_is_not_hashed_again(tmp_path: Path) -> None:
+    def hashing(out: Path) -> dict[str, str]:
+        work(out)
+        (out / "other").write_bytes(b"payload")
+        return {"sub/file.bin": "ab" * 32}
+
+    made = Store(tmp_path).make("build", KEY, {}, hashing, quiet)
+    assert [entry["sha256"] for entry in made.record["outputs"].values()] == [
+        "239f59ed55e737c77147cf55ad0c1b030b6d7ee748a7426952f9b852d5a935e5", "ab" * 32]
+    assert list(made.record["outputs"]) == ["other", "sub/file.bin"]
+    assert not Store(tmp_path).is_sound(made), "a wrong digest is found by whoever hashes the file"
+
+
+def test_work_on_a_key_has_a_place_that_gc_knows(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one, two = store.scratch(KEY), store.scratch(KEY)
+    assert one != two
+    assert one.parent == two.parent == tmp_path / "tmp"
+    assert one.name.startswith(f"{KEY}.")
+    assert not one.exists()
+
+
 def test_work_runs_once(tmp_path: Path) -> None:
     runs = []
     for _ in range(2):

@@ -118,6 +118,29 @@ def test_float32_keeps_a_float32_source(tmp_path: Path) -> None:
         np.testing.assert_array_equal(Checkpoint.open(tmp_path).tensor(name), array)
 
 
+@pytest.mark.parametrize("precision", [FLOAT32, FLOAT16], ids=lambda precision: precision.name)
+@pytest.mark.parametrize("source", [TINY, as_float32(TINY)], ids=["float16", "float32"])
+def test_floats_need_not_be_written(tmp_path: Path, precision: Precision, source: Weights) -> None:
+    write_checkpoint(tmp_path, "tiny.en", precision, source)
+    written, unwritten = Checkpoint.open(tmp_path), Checkpoint.unwritten("tiny.en", precision, source)
+    assert (unwritten.model, unwritten.dimensions, unwritten.precision) == ("tiny.en", TINY.dimensions, precision)
+    assert set(unwritten.raw) == set(written.raw)
+    assert len(unwritten.raw) == len(written.raw)
+    for name in written.raw:
+        np.testing.assert_array_equal(unwritten.tensor(name), written.tensor(name), strict=True)
+        assert unwritten.quantized(name) is None
+
+
+def test_what_cannot_be_written_cannot_be_had_either() -> None:
+    name = "encoder.blocks.0.mlp.0.weight"
+    for value, told in ((np.nan, f"tensor {name} holds NaN or infinity"), (1e6, "more than float16 can")):
+        tensors = {**as_float32(TINY).tensors}
+        tensors[name] = np.full_like(tensors[name], value)
+        checkpoint = Checkpoint.unwritten("tiny.en", FLOAT16, Weights(TINY.dimensions, tensors))
+        with pytest.raises(UserError, match=told):
+            checkpoint.tensor(name)
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -6,36 +6,38 @@ the longest, with which the process that is measured takes as much memory as it 
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.progress import Progress, silent
+from whisper_factory.steps.closing import Closing
 from whisper_factory.steps.listening import Ears, side_by_side
 from whisper_factory.threads import physical_cores
 
 SIDE_BY_SIDE = "onnxruntime"  # the backend whose engines share nothing but cores
 
 
-class Audition:
-    """An engine being heard, from now on. Its processes do not outlive the block."""
+class Audition(Closing):
+    """An engine being heard, from now on."""
 
-    def __init__(self, engine: Path, requests: list[dict[str, Any]], beside: bool = False) -> None:
+    def __init__(self, engine: Path, requests: list[dict[str, Any]], scratch: Path, beside: bool = False) -> None:
         """
         Args:
             requests: see `listening.clip_requests`.
+            scratch: a directory that is not there; nor is it when this is closed.
             beside: other work goes on that has processes for all cores: one more is enough.
         """
         spec = EngineSpec.load(engine)
         edge = [index for index, request in enumerate(requests) if request["edge"]]
         processes = side_by_side(spec) if spec.backend == SIDE_BY_SIDE else 1
-        self._engine, self._requests = engine, requests
+        self._engine, self._requests, self._scratch = engine, requests, scratch
         self._apart = edge[1:] if processes > 1 else []
         with ExitStack() as stack:
-            self._scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            scratch.mkdir(parents=True)
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)  # when nobody writes into it any more
             self._alone = stack.enter_context(Ears(spec.backend))
             if self._apart:
                 self._others = stack.enter_context(Ears(spec.backend, 1 if beside else processes))
@@ -43,15 +45,8 @@ class Audition:
                                  threads=max(1, physical_cores() // processes))
             self._open = stack.pop_all()
 
-    def __enter__(self) -> Audition:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-                 ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and remove what they left."""
         self._open.close()
 
     def report(self, repeats: int, progress: Progress = silent) -> dict[str, Any]:

@@ -8,16 +8,16 @@ import subprocess
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 
 from whisper_factory.interruptions import held_back
 from whisper_factory.progress import Progress
+from whisper_factory.steps.closing import Closing
 
 LAST_LINES = 5
 
 
-class Children:
-    """Processes, started. They do not outlive the block, whatever ends it."""
+class Children(Closing):
+    """Processes, started."""
 
     def __init__(self, commands: Sequence[list[str]], environment: dict[str, str] | None = None,
                  told: bool = False) -> None:
@@ -41,13 +41,6 @@ class Children:
         finally:
             os.close(writing)
 
-    def __enter__(self) -> Children:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-                 ) -> None:
-        self.close()
-
     def __len__(self) -> int:
         return len(self._children)
 
@@ -60,7 +53,7 @@ class Children:
 
     def follow(self, done: re.Pattern[str], progress: Progress, unit: str, total: float | None = None
                ) -> tuple[int, list[str]]:
-        """Wait for all of them.
+        """Wait for all of them, or for one that fails: the others are ended then, as nobody wants half of an answer.
 
         Args:
             done: the lines by which they say that one more is done.
@@ -70,21 +63,34 @@ class Children:
             The exit code, of one that failed if any did, and the last of what else was said.
         """
         last: deque[str] = deque(maxlen=LAST_LINES)
+        failed = 0
         with progress(total, unit) as advance:
             for line in self._said:
                 if done.fullmatch(line):
                     advance(1)
                 elif line.strip():
                     last.append(line.rstrip())
-        codes = [child.wait() for child in self._children]
-        return next(filter(None, codes), 0), list(last)
+                if not failed and (failed := self._failed()):
+                    self._end()
+        for child in self._children:
+            child.wait()
+        return failed or self._failed(), list(last)
 
-    def close(self) -> None:
-        """End those that are still at work: an interruption came, say, and they must not go on alone."""
+    def _failed(self) -> int:
+        """The exit code of one that has failed, else 0."""
+        return next(filter(None, (child.poll() for child in self._children)), 0)
+
+    def _end(self) -> None:
+        """Kill all before any is waited for: a second interruption may come meanwhile."""
         for child in self._children:
             if child.poll() is None:
                 child.kill()
-                child.wait()
+
+    def close(self) -> None:
+        """End those that are still at work: an interruption came, say, and they must not go on alone."""
+        self._end()
+        for child in self._children:
+            child.wait()
             if child.stdin is not None:
                 child.stdin.close()
         self._said.close()

@@ -18,6 +18,7 @@ from whisper_factory.whisper.dimensions import Dimensions
 if TYPE_CHECKING:
     from whisper_factory.planned_steps import PlannedStep
     from whisper_factory.sources import ReaderKind
+    from whisper_factory.whisper.readers import Weights
 
 VERSION = 1
 
@@ -40,6 +41,15 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
                    precision, context.progress, params.get("calibration"), step.hints.get("speech", []))
 
 
+def checked(fetched: Path, kind: ReaderKind, model: str, dimensions: Dimensions) -> Weights:
+    """What fetch left, held against the model's dimensions."""
+    from whisper_factory.whisper import readers
+
+    weights = readers.read(source(fetched, kind), kind)
+    readers.check(weights, dimensions, model)
+    return weights
+
+
 def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimensions: Dimensions,
                precision: Precision, progress: Progress = silent, calibration: dict[str, Any] | None = None,
                speech: Sequence[dict[str, Any]] = ()) -> None:
@@ -49,12 +59,10 @@ def checkpoint(fetched: Path, kind: ReaderKind, out: Path, model: str, dimension
         calibration: method, seed, and the digest of the clips; None: weights are rounded as they are.
         speech: the clips to calibrate with.
     """
-    from whisper_factory.whisper import readers
     from whisper_factory.whisper.checkpoint import write_checkpoint
     from whisper_factory.whisper.tensors import is_quantized
 
-    weights = readers.read(source(fetched, kind), kind)
-    readers.check(weights, dimensions, model)
+    weights = checked(fetched, kind, model, dimensions)
     calibrated = None
     if calibration:
         from whisper_factory.steps import calibrating

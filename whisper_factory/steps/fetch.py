@@ -30,14 +30,18 @@ HINT = ("overrides that avoid it: weights=path weights.path=FILE.pt, weights=hug
         "installed weights package (model=tiny.en, model=base)")
 
 
-def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
+def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> dict[str, str]:
     """Fill `out`.
+
+    Returns:
+        The SHA-256 of files that have been hashed as a whole: nobody need do it again.
 
     Raises:
         UserError: a file whose SHA-256 is not the pinned one.
         EnvironmentFault: a download that cannot be made.
     """
     (out / "weights").mkdir()
+    hashed = {}
     name, sha256 = step.params["vocabulary"]
     _vocabulary(name, sha256, step.hints, out / VOCABULARY, context)  # first: it is small, and may be out of reach
     for name, digests in step.params["files"].items():
@@ -48,6 +52,9 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
             _obtain(origins[0], digests[0], target, context, HINT)
         else:
             _join(target, [(Path(origin), sha256) for origin, sha256 in zip(origins, digests, strict=True)], context)
+            if len(digests) == 1:
+                hashed[target.relative_to(out).as_posix()] = digests[0]
+    return hashed
 
 
 def _join(target: Path, parts: list[tuple[Path, str]], context: Context) -> None:

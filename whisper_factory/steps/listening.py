@@ -10,7 +10,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from whisper_factory import memory
@@ -18,6 +17,7 @@ from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.progress import Progress, silent
 from whisper_factory.steps.children import Children
+from whisper_factory.steps.closing import Closing
 from whisper_factory.threads import physical_cores
 
 PROCESSES = 2
@@ -74,10 +74,22 @@ def side_by_side(spec: EngineSpec) -> int:
     return PROCESSES if physical_cores() >= PROCESSES and 2 * PROCESSES * memory.estimate(spec).peak <= host else 1
 
 
-class Ears:
+def dealt(count: int, hands: int) -> list[list[int]]:
+    """Places 0 to count - 1, dealt out to and fro; hands that stay empty are left out.
+
+    By turns edge recordings are of one clip and of several: none is to get all the longer ones.
+    """
+    found: list[list[int]] = [[] for _ in range(hands)]
+    for place in range(count):
+        turn, at = divmod(place, hands)
+        found[hands - 1 - at if turn % 2 else at].append(place)
+    return [hand for hand in found if hand]
+
+
+class Ears(Closing):
     """Processes that hear, started before it is known what: they import what that takes, and wait.
 
-    They do not outlive the block. What they are asked is answered once.
+    What they are asked is answered once.
     """
 
     def __init__(self, backend: str, count: int = 1) -> None:
@@ -89,14 +101,7 @@ class Ears:
         command = [sys.executable, "-c", CHILD.format(path=sys.path, backend=backend)]
         self._children = Children([command] * count, told=True)
         self._files: list[tuple[Path, Path]] = []  # what each is asked, and its report
-        self._total = 0
-
-    def __enter__(self) -> Ears:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-                 ) -> None:
-        self.close()
+        self._shares: list[list[int]] = []  # which of the clips each is asked
 
     def close(self) -> None:
         """End them."""
@@ -113,6 +118,7 @@ class Ears:
             UserError: a clip cannot be read.
             EnvironmentFault: the child failed; carries its last lines.
         """
+        self._shares = [list(range(len(requests)))]
         self._ask(engine, [{"clips": requests}], scratch, ["--repeats", str(repeats)])
         (report,) = self._answers(progress)
         return report
@@ -128,8 +134,9 @@ class Ears:
             threads: of each; None: all cores.
         """
         count = len(self._children)
-        shares = [requests[first::count] for first in range(count)]
-        manifests = [{"clips": share, "batch": batch, "warm_up": False} for share in shares if share]
+        self._shares = dealt(len(requests), count)
+        manifests = [{"clips": [requests[place] for place in share], "batch": batch, "warm_up": False}
+                     for share in self._shares]
         self._ask(engine, manifests, scratch, ["--threads", str(threads or max(1, physical_cores() // count))])
 
     def answer(self, progress: Progress = silent) -> list[dict[str, Any]]:
@@ -138,11 +145,10 @@ class Ears:
         Raises:
             as `listen`.
         """
-        clips: list[dict[str, Any]] = [{}] * self._total
-        reports = self._answers(progress)
-        for first, report in enumerate(reports):
-            clips[first::len(reports)] = report["clips"]
-        return clips
+        clips: dict[int, dict[str, Any]] = {}
+        for share, report in zip(self._shares, self._answers(progress), strict=True):
+            clips.update(zip(share, report["clips"], strict=True))
+        return [clips[place] for place in range(len(clips))]
 
     def _ask(self, engine: Path, manifests: list[dict[str, Any]], scratch: Path, flags: list[str]) -> None:
         lines = []
@@ -151,11 +157,10 @@ class Ears:
             asked.write_text(json.dumps(manifest), encoding="utf-8")
             self._files.append((asked, report))
             lines.append(json.dumps([str(engine), str(asked), str(report), "--progress", *flags]) + "\n")
-        self._total = sum(len(manifest["clips"]) for manifest in manifests)
         self._children.tell(lines)
 
     def _answers(self, progress: Progress) -> list[dict[str, Any]]:
-        code, lines = self._children.follow(HEARD, progress, "clips", self._total)
+        code, lines = self._children.follow(HEARD, progress, "clips", sum(map(len, self._shares)))
         if code != 0:
             if code == UserError.exit_code and lines:  # a clip that cannot be read, say
                 raise UserError(lines[-1].removeprefix("error: "))

@@ -10,10 +10,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_factory import backends
+from whisper_factory.backends import onnxruntime
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, Profile
 from whisper_factory.steps import convert, listening
 from whisper_factory.steps.context import Context
+from whisper_factory.steps.fetch import VOCABULARY
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
 
 if TYPE_CHECKING:
@@ -27,19 +28,19 @@ KEPT = ("text", "tokens", "runaway")
 
 def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
     """Write transcripts.json: per clip its text and tokens, and whether even the reference ran away on it."""
+    from whisper_factory.whisper.checkpoint import Checkpoint
+
     params, scratch = step.params, out / "scratch"
-    checkpoint, engine = scratch / "checkpoint", scratch / "engine"
-    checkpoint.mkdir(parents=True)
-    engine.mkdir()
+    engine = scratch / "engine"
+    engine.mkdir(parents=True)
     requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
     dimensions = Dimensions(**params["dimensions"])
     spec = _spec(params["model"], params["backend"][0], dimensions, _batch(dimensions, len(requests)))
     with listening.Ears(spec.backend, listening.side_by_side(spec)) as ears:
-        convert.checkpoint(inputs["fetch"], params["kind"], checkpoint, spec.model, spec.dimensions, spec.precision,
-                           context.progress)
-        backends.get(spec.backend).build(checkpoint, spec, engine, context.say, context.failures, context.progress)
+        weights = convert.checked(inputs["fetch"], params["kind"], spec.model, spec.dimensions)
+        onnxruntime.build_from(Checkpoint.unwritten(spec.model, spec.precision, weights), inputs["fetch"] / VOCABULARY,
+                               spec, engine, context.say, context.progress)
         ears.ask(engine, requests, scratch, spec.profile.max_batch_size)
-        shutil.rmtree(checkpoint)
         context.meanwhile()
         clips = ears.answer(context.progress)
     shutil.rmtree(scratch)

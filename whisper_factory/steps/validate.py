@@ -37,7 +37,7 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     engine = _stand_in(params, inputs, scratch, context) if "stand_in" in params else inputs["build"]
     requests = _requests(step)
     reference = json.loads((inputs["reference"] / TRANSCRIPTS).read_text(encoding="utf-8"))
-    with context.audition or Audition(engine, requests) as audition:
+    with context.audition or Audition(engine, requests, out / "asked") as audition:
         report = audition.report(params["repeats"], context.progress)
     shutil.rmtree(scratch, ignore_errors=True)
     rows = [_row(*triple) for triple in zip(requests, report["clips"], reference, strict=True)]
@@ -56,9 +56,13 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     (out / REPORT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def begin(step: PlannedStep, engine: Path) -> Audition:
-    """Have the engine heard from now on, beside other work, for a run of this step that is to come."""
-    return Audition(engine, _requests(step), beside=True)
+def begin(step: PlannedStep, engine: Path, scratch: Path) -> Audition:
+    """Have the engine heard from now on, beside other work, for a run of this step that is to come.
+
+    Args:
+        scratch: a directory that is not there, for as long as it takes.
+    """
+    return Audition(engine, _requests(step), scratch, beside=True)
 
 
 def _requests(step: PlannedStep) -> list[Row]:

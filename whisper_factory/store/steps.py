@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,10 @@ class Store:
     def caches(self) -> Path:
         """Where toolkits keep what makes their next build faster; no step's bytes depend on it being there."""
         return self.root / CACHES
+
+    def scratch(self, key: str) -> Path:
+        """A directory that is not there, for work on a key. If it is left there, gc takes it for left over."""
+        return self.root / TMP / f"{key}.{holds.mine()}"
 
     def find(self, step: str, key: str) -> Finished | None:
         """The finished step, or None: also if it is damaged, of which a warning then tells.
@@ -126,13 +130,14 @@ class Store:
             finally:
                 self._at_work = False
 
-    def make(self, step: str, key: str, about: dict[str, Any], work: Callable[[Path], None],
+    def make(self, step: str, key: str, about: dict[str, Any], work: Callable[[Path], Mapping[str, str] | None],
              say: Callable[[str], None], check: bool = False) -> Finished:
         """Run `work(directory)` once for this key, however many processes ask, and keep what it wrote.
 
         Args:
             about: what else the record says (params, inputs, tools).
-            work: writes the step's files into the empty directory it is given. If it raises, nothing is kept.
+            work: writes the step's files into the empty directory it is given; returns the SHA-256 of those that it has
+                hashed as it wrote them. If it raises, nothing is kept.
             say: told when another process is at work on the same step.
             check: hash a step that is there already, and replace it if it is damaged.
 
@@ -157,18 +162,18 @@ class Store:
                 raise
             raise known from error
 
-    def _run(self, step: str, key: str, about: dict[str, Any], work: Callable[[Path], None],
+    def _run(self, step: str, key: str, about: dict[str, Any], work: Callable[[Path], Mapping[str, str] | None],
              there: Callable[[], Finished | None], held: bool) -> Finished:
         if held:  # whoever left these on this host was killed
             for left in (self.root / TMP).glob(f"{key}.{holds.host()}.*"):
                 shutil.rmtree(left, ignore_errors=True)
-        scratch = self.root / TMP / f"{key}.{holds.mine()}"
+        scratch = self.scratch(key)
         scratch.mkdir()
         started = time.monotonic()
         try:
-            work(scratch)
+            known = work(scratch)
             seconds = round(time.monotonic() - started, 3)
-            outputs = digest.of_tree(scratch)
+            outputs = digest.of_tree(scratch, known or {})
             record = {"step": step, "key": key, **about, "outputs": outputs, "seconds": seconds}
             (scratch / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             trust.write(scratch, trust.looks(scratch, outputs))  # a rename changes none of it

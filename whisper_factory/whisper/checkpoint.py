@@ -155,6 +155,22 @@ def _is_finite(value: NDArray[Any]) -> bool:
     return all((piece.view(np.uint16) & np.uint16(0x7FFF)).max() < 0x7C00 for piece in pieces)
 
 
+class _Cast(Mapping[str, NDArray[Any]]):
+    """Weights as a checkpoint of floats holds them, cast when they are asked for."""
+
+    def __init__(self, weights: Weights, dtype: DTypeLike) -> None:
+        self._weights, self._dtype = weights.tensors, dtype
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return cast(name, self._weights[name], self._dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """An opened checkpoint directory. Nothing is read from disk until a tensor is asked for."""
@@ -191,6 +207,15 @@ class Checkpoint:
             raise UserError(f"'{directory}': its tensors are not those of its {CONFIG} ({', '.join(wrong)}); "
                             "convert it again")
         return cls(model, dimensions, precision, raw)
+
+    @classmethod
+    def unwritten(cls, model: str, precision: Precision, weights: Weights) -> Checkpoint:
+        """What `open` gives of what `write_checkpoint` makes of weights in a precision of floats, without the file.
+
+        Weights must have passed `readers.check`. What `write_checkpoint` refuses is refused when it is asked for.
+        """
+        assert not precision.bits
+        return cls(model, weights.dimensions, precision, _Cast(weights, precision.dtype))
 
     def tensor(self, name: str) -> NDArray[Any]:
         """A tensor by OpenAI's name: of the precision's dtype, or float32 where it is dequantised."""

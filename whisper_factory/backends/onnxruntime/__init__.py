@@ -15,9 +15,10 @@ from whisper_factory.progress import Progress, silent
 
 if TYPE_CHECKING:
     from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine
+    from whisper_factory.whisper.checkpoint import Checkpoint
 
-__all__ = ["COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "check", "checkpoint_precision", "footprint",
-           "kv_modes", "load", "notes", "settle", "tools"]
+__all__ = ["COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "build_from", "check", "checkpoint_precision",
+           "footprint", "kv_modes", "load", "notes", "settle", "tools"]
 
 VERSION = 7
 LIBRARIES = ("numpy", "onnxruntime")
@@ -95,9 +96,24 @@ def build(
     """
     check(spec)
     tools()
+    from whisper_factory.backends.onnxruntime.files import VOCABULARY
+    from whisper_factory.whisper.checkpoint import Checkpoint
+
+    build_from(Checkpoint.open(source), source / VOCABULARY, spec, out, say, progress)
+
+
+def build_from(checkpoint: Checkpoint, vocabulary: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],
+               progress: Progress = silent) -> None:
+    """As `build`, of a checkpoint that has no directory.
+
+    Args:
+        vocabulary: the rank file.
+    """
+    check(spec)
+    tools()
     from whisper_factory.backends.onnxruntime.assemble import build_engine
 
-    build_engine(source, spec, out, say, progress)
+    build_engine(checkpoint, vocabulary, spec, out, say, progress)
 
 
 def load(engine: Path, threads: int | None = None) -> OnnxRuntimeEngine:

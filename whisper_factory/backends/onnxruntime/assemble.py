@@ -21,10 +21,10 @@ from whisper_factory.progress import LAYERS, Progress
 from whisper_factory.whisper.checkpoint import Checkpoint
 
 
-def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress) -> None:
+def build_engine(checkpoint: Checkpoint, vocabulary: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],
+                 progress: Progress) -> None:
     """See `whisper_factory.backends.onnxruntime.build`. Holds one layer's weights at a time, and the encoder
     while it computes the end anchor."""
-    checkpoint = Checkpoint.open(directory)
     check_checkpoint(checkpoint, spec)
     in_bytes = sizes.cross_in_bytes(spec)
 
@@ -42,5 +42,5 @@ def build_engine(directory: Path, spec: EngineSpec, out: Path, say: Callable[[st
         graph = Graph("decoder", weights)
         write_decoder(OnnxRuntimeDialect(graph, checkpoint, in_bytes), table, advance)
         graph.save(out / f"{DECODER}.onnx")
-    shutil.copyfile(directory / VOCABULARY, out / VOCABULARY)
+    shutil.copyfile(vocabulary, out / VOCABULARY)
     spec.save(out)
