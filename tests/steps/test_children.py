@@ -39,7 +39,7 @@ def test_the_exit_code_is_of_the_one_that_failed() -> None:
 
 def test_one_that_fails_ends_the_others() -> None:
     """They would go on for minutes, for an answer that nobody wants any more."""
-    goes_on = "import time\nfor _ in range(600): print('did 1', flush=True); time.sleep(0.1)"
+    goes_on = "import sys, time\nfor _ in range(600): sys.stdout.write('did 1\\n'); sys.stdout.flush(); time.sleep(0.1)"
     told, started = Recorder(), time.monotonic()
     commands = [python(goes_on), python("raise SystemExit('no')"), python(goes_on)]
     assert follow(commands, DONE, told, "things") == (1, ["no"])
