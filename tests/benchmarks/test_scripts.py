@@ -1,4 +1,4 @@
-"""Every script is at least imported, and says what it is for: a benchmark is run so seldom that nothing else would tell."""
+"""Every script can be imported and says what it is for: a benchmark is run so seldom that nothing else would tell."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def test_the_length_limit_is_the_least_of_four() -> None:
 
 # Real weights.
 
-NAMES = ("sample", "river", "soup", "bakery", "camera", "village")
+NAMES = ("sample", "river", "soup", "bakery")
 ONE_VOICE = ("journey", "sample", "neighbor", "snow", "ticket", "kettle", "lamp", "moving-house")
 
 
@@ -218,7 +218,7 @@ def reference(model: whisper.Whisper, audio: NDArray[np.float32], beams: int) ->
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_real_speech_gives_openais_tokens(openais: whisper.Whisper, beams: int) -> None:
-    names = NAMES[:4] if beams == 1 else NAMES[:2]
+    names = NAMES if beams == 1 else NAMES[:2]
     clips = [read_audio(clip(name)) for name in names]
     found = Transcriber.load(tiny_en(), threads=1).transcribe(clips, Options(num_beams=beams))
     for audio, transcript in zip(clips, found, strict=True):
