@@ -13,7 +13,6 @@ short window hears worse by three words or more, or runs away on.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from pathlib import Path
@@ -64,13 +63,8 @@ def failures(label: list[str], spoken: list[speech.Spoken], full: list[dict[str,
 
 def main() -> None:
     """Print the table as it grows, then the failures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="recordings, engines and reports; kept")
-    parser.add_argument("--models", nargs="+", default=["tiny.en", "base"])
+    parser = speech.arguments(__doc__)
     parser.add_argument("--precisions", nargs="+", default=["int8", "int4"])
-    parser.add_argument("--manifest", type=Path, help="human speech, as human_clips.py makes it")
-    parser.add_argument("--sentences", type=int, help="only so many, to see that it runs")
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     work: Path = options.work.resolve()
     spoken = speech.collect(work / "recordings", options.manifest, options.sentences)

@@ -9,7 +9,6 @@ search's, in percentage points with a 95 % interval (see paired.py): above zero 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import paired
@@ -27,13 +26,8 @@ HEADER = ("model", "precision", "recordings", "n", "greedy WER %",
 
 def main() -> None:
     """Print the table as it grows."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="recordings, engines and reports; kept")
-    parser.add_argument("--models", nargs="+", default=["tiny.en", "base"])
+    parser = speech.arguments(__doc__)
     parser.add_argument("--precision", default="int8")
-    parser.add_argument("--manifest", type=Path, help="human speech, as human_clips.py makes it")
-    parser.add_argument("--sentences", type=int, help="only so many, to see that it runs")
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     work: Path = options.work.resolve()
     spoken = speech.collect(work / "recordings", options.manifest, options.sentences)

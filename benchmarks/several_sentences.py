@@ -12,7 +12,6 @@ said came out.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -106,13 +105,8 @@ def rows(model: str, spoken: list[speech.Spoken], full: list[dict[str, Any]], ru
 
 def main() -> None:
     """Print the table as it grows."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="recordings, engines and reports; kept")
-    parser.add_argument("--models", nargs="+", default=["tiny.en", "base"])
+    parser = speech.arguments(__doc__)
     parser.add_argument("--precision", default="int8")
-    parser.add_argument("--manifest", type=Path, help="human speech, as human_clips.py makes it")
-    parser.add_argument("--sentences", type=int, help="only so many, to see that it runs")
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     work: Path = options.work.resolve()
     spoken = list(joined(speech.collect(work / "recordings", options.manifest, options.sentences), work / "joined"))

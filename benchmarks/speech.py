@@ -6,6 +6,7 @@ make the same samples.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -47,6 +48,17 @@ class Spoken:
     text: str
     condition: str  # bundled, other voices, 20 dB ..., human
     sentence: str
+
+
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """What benchmarks of accuracy on this speech ask for, but for precisions; `about` is the script's docstring."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="recordings, engines and reports; kept")
+    parser.add_argument("--models", nargs="+", default=["tiny.en", "base"])
+    parser.add_argument("--manifest", type=Path, help="human speech, as human_clips.py makes it")
+    parser.add_argument("--sentences", type=int, help="only so many, to see that it runs")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
 
 
 def collect(folder: Path, manifest: Path | None = None, most: int | None = None) -> list[Spoken]:

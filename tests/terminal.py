@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ class Terminal:
 
     def frames(self) -> list[list[str]]:
         """The screen each time before something of it was erased."""
-        return [screen(self.written[: match.start()]) for match in ERASED.finditer(self.written)]
+        *before, _ = _screens(self.written, {match.start() for match in ERASED.finditer(self.written)})
+        return before
 
 
 @contextmanager
@@ -82,8 +83,15 @@ def on_terminal(*arguments: object, cwd: Path, **environment: str) -> Iterator[T
 
 def screen(written: str) -> list[str]:
     """The lines that text leaves on a terminal, without trailing blanks. Knows what a bar of one line uses."""
+    return list(_screens(written, set()))[-1]
+
+
+def _screens(written: str, places: Set[int]) -> Iterator[list[str]]:
+    """The screen when text has been written up to each of these places, and at its end."""
     lines, row, column = [""], 0, 0
     for match in TOKEN.finditer(written):
+        if match.start() in places:
+            yield [line.rstrip() for line in lines]
         number, command, letter = match.groups()
         if command == "K":
             lines[row] = ""
@@ -99,7 +107,7 @@ def screen(written: str) -> list[str]:
         else:
             lines[row] = lines[row][:column].ljust(column) + letter + lines[row][column + 1 :]
             column += 1
-    return [line.rstrip() for line in lines]
+    yield [line.rstrip() for line in lines]
 
 
 def _hear_interrupts() -> None:
