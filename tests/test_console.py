@@ -36,6 +36,16 @@ def test_the_machines_trouble_is_exit_4_with_the_file(number: int, capsys: pytes
     assert capsys.readouterr().err.startswith(f"error: 'some/file': {os.strerror(number)}")
 
 
+@pytest.mark.parametrize(("words", "missing"), [((), "hydra"), (("-m", "model=tiny,base"), "filelock")])
+def test_a_python_without_our_packages_is_told_what_to_do(words: tuple[str, ...], missing: str, tmp_path: Path) -> None:
+    """As in a checkout before anything was installed."""
+    done = subprocess.run([sys.executable, "-S", "-m", "whisper_factory", *words], cwd=tmp_path, capture_output=True,
+                          text=True, check=False, env={"PYTHONPATH": str(Path(console.__file__).parents[1])})
+    assert done.returncode == EnvironmentFault.exit_code, done.stderr
+    assert done.stderr.startswith(f"error: {missing} is not installed for {sys.executable}; pip install 'whisper-f")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_bug_says_where(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         raise ZeroDivisionError("in\nlines")

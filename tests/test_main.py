@@ -136,6 +136,13 @@ def test_stop_after_does_not_undo_a_finished_engine(
     assert "validate" in json.loads((directory / "manifest.json").read_text())["steps"]
 
 
+def test_help_begins_with_what_it_is_for(factory: Command) -> None:
+    asked = factory("--help")
+    assert asked.returncode == 0
+    assert asked.stdout.startswith("Plans, converts, builds and validates a Whisper engine")
+    assert "python -m whisper_factory.run --engine_dir" in asked.stdout.partition("== Configuration groups ==")[0]
+
+
 def test_the_command_line_beats_the_profile(factory: Command) -> None:
     done = factory("profile=duplex_lowmem", "--cfg", "job")
     assert yaml.safe_load(done.stdout)["model"]["name"] == "base.en"

@@ -25,12 +25,12 @@ def explain(error: BaseException, conf: Path) -> FactoryError | None:
     Args:
         conf: the configuration directory, for the names of groups and their members.
     """
+    if fault := console.known(error):  # Hydra is not installed, say
+        return fault
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
     chain = list(console.chain(error))
-    if fault := console.known(error):
-        return fault
     if fault := _launchers(error):
         return fault
     for link in chain:

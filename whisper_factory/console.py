@@ -79,6 +79,10 @@ def known(error: BaseException) -> FactoryError | None:
     for link in chain(error):
         if isinstance(link, FactoryError):
             return link
+        if isinstance(link, ModuleNotFoundError) and link.name and link.name.partition(".")[0] != "whisper_factory":
+            return EnvironmentFault(f"{link.name.partition('.')[0]} is not installed for {sys.executable}; "
+                                    "pip install 'whisper-factory[onnxruntime]' (in a checkout: make run, and then "
+                                    ". .venv/bin/activate)")
         if isinstance(link, MemoryError):
             return EnvironmentFault("out of memory; use a smaller batch or beam, or a smaller model")
         if isinstance(link, OSError) and link.errno in MACHINES:
