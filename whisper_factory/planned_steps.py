@@ -85,8 +85,12 @@ def keep(spec: EngineSpec, precision: Precision, fetch: PlannedStep, speech: lis
 
 def _given(fetch: PlannedStep, speech: list[Speech]) -> dict[str, Any]:
     """Where weights and clips lie."""
-    return {"origins": {name: origins[0] for name, origins in fetch.hints["origins"].items()},
-            "speech": [asdict(one) | {"path": str(one.path)} for one in speech]}
+    return {"origins": _origins(fetch), "speech": [asdict(one) | {"path": str(one.path)} for one in speech]}
+
+
+def _origins(fetch: PlannedStep) -> dict[str, str]:
+    """Where each file of weights came from."""
+    return {name: origins[0] for name, origins in fetch.hints["origins"].items()}
 
 
 def convert(spec: EngineSpec, precision: Precision, before: Sequence[PlannedStep], calibration: CalibrationConfig,
@@ -147,7 +151,7 @@ def validation(composition: Composition, spec: EngineSpec, steps: list[PlannedSt
         {"kind": made["fetch"].params["kind"], "model": spec.model, "dimensions": asdict(spec.dimensions),
          "clips": heard, "max_input_len": spec.profile.max_input_len, "short_window": short,
          "backend": [REFERENCE_BACKEND, embedded.VERSION]},
-        (made["fetch"],), embedded.tools(), hints,
+        (made["fetch"],), embedded.tools(), {**hints, "origins": _origins(made["fetch"])},
     )
     params = {"name": composition.validation.name, "clips": heard, "repeats": composition.validation.repeats,
               "gates": _gates(composition, instead is not None), "max_input_len": spec.profile.max_input_len,

@@ -1,6 +1,7 @@
 """reference: what the unquantised model hears at 3000 frames in the clips that validation uses.
 
-Builds the float32 engine in a scratch directory, keeps its transcripts, and drops the engine.
+Builds the float32 engine in a scratch directory, of the weights as they lie: in float32 a checkpoint would be the same
+again. Keeps its transcripts, and drops the engine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from whisper_factory.backends import onnxruntime
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, Profile
 from whisper_factory.steps import convert, listening
 from whisper_factory.steps.context import Context
-from whisper_factory.steps.fetch import VOCABULARY
+from whisper_factory.steps.fetch import VOCABULARY, as_given
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES, Dimensions
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ KEPT = ("text", "tokens", "runaway")
 
 
 def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
-    """Write transcripts.json: per clip its text and tokens, and whether even the reference ran away on it."""
+    """Write transcripts.json: per clip its text and tokens, and whether even the reference ran away on it.
+
+    Raises:
+        UserError: weights that cannot be read, or that are not those of the model that was declared.
+    """
     from whisper_factory.whisper.checkpoint import Checkpoint
 
     params, scratch = step.params, out / "scratch"
@@ -37,9 +42,11 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     dimensions = Dimensions(**params["dimensions"])
     spec = _spec(params["model"], params["backend"][0], dimensions, _batch(dimensions, len(requests)))
     with listening.Ears(spec.backend, listening.side_by_side(spec)) as ears:
-        weights = convert.checked(inputs["fetch"], params["kind"], spec.model, spec.dimensions)
-        onnxruntime.build_from(Checkpoint.unwritten(spec.model, spec.precision, weights), inputs["fetch"] / VOCABULARY,
-                               spec, engine, context.say, context.progress)
+        with as_given(step, inputs["fetch"]):
+            weights = convert.checked(inputs["fetch"], params["kind"], spec.model, spec.dimensions)
+            checkpoint = Checkpoint.unwritten(spec.model, spec.precision, weights)
+            onnxruntime.build_from(checkpoint, inputs["fetch"] / VOCABULARY, spec, engine, context.say,
+                                   context.progress)
         ears.ask(engine, requests, scratch, spec.profile.max_batch_size)
         context.meanwhile()
         clips = ears.answer(context.progress)
