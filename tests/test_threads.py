@@ -64,3 +64,35 @@ def test_all_items_are_mapped_at_once() -> None:
     meeting = threading.Barrier(3, timeout=30)  # of three threads, else it breaks
     with threads.mapping(3) as mapped:
         assert sorted(mapped(lambda number: meeting.wait(), range(3))) == [0, 1, 2]
+
+
+def test_items_go_to_whoever_is_free() -> None:
+    stopped, done = threading.Event(), []
+    free = threading.Event()
+
+    def work(worker: str, item: int) -> None:
+        if worker == "slow":
+            assert free.wait(30)
+        done.append((worker, item))
+        if len(done) == 4:
+            free.set()
+
+    threads.shared(work, ["slow", "quick"], range(5), stopped)
+    assert [worker for worker, _ in done] == ["quick"] * 4 + ["slow"]
+    assert sorted(item for _, item in done) == list(range(5))
+    assert stopped.is_set()
+
+
+def test_a_failure_stops_the_others_and_is_raised() -> None:
+    stopped, begun = threading.Event(), []
+
+    def work(worker: int, item: int) -> None:
+        begun.append(item)
+        if worker == 0:
+            raise ValueError(f"worker {worker}")
+        assert stopped.wait(30)
+        raise threads.Stopped
+
+    with pytest.raises(ValueError, match="worker 0"):
+        threads.shared(work, [0, 1], range(100), stopped)
+    assert len(begun) <= 2

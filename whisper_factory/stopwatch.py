@@ -2,11 +2,12 @@
 
 A stopwatch wraps the methods of the one engine it is given, and of the utterances that come out of it; an engine
 without one runs the code it always runs. What it costs is a microsecond or two a call. Where a call only sets a GPU to
-work, the time is counted in the next call that waits for it.
+work, the time is counted in the next call that waits for it. Where two batches are heard at once, a call counts half.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -41,6 +42,13 @@ class Lap:
     parts: defaultdict[Part, Work] = field(default_factory=lambda: defaultdict(Work))
 
 
+class _Calls(threading.local):
+    """What one thread is in the middle of."""
+
+    busy = False
+    prompt: float | None = None  # seconds of a prompt after which nothing has been asked yet
+
+
 class Stopwatch:
     """Times what an engine does. Whether a call decodes is seen by its utterance growing, whatever its name is."""
 
@@ -49,8 +57,8 @@ class Stopwatch:
         Args:
             engine: its methods are replaced by timed ones, on this object alone.
         """
-        self._lap, self._start, self._busy = Lap(), 0.0, False
-        self._prompt: float | None = None  # seconds of a prompt after which nothing has been asked yet
+        self._lap, self._start, self._share = Lap(), 0.0, 1.0
+        self._calls, self._counting = _Calls(), threading.Lock()
         target: Any = engine  # whose methods are about to be replaced
         if hasattr(target, "generate"):
             target.generate = self._timed_generate(target.generate)
@@ -58,10 +66,12 @@ class Stopwatch:
             for name in ("encode", "listen"):
                 if hasattr(target, name):
                     setattr(target, name, self._timed_encode(getattr(target, name)))
+            if hasattr(target, "lanes"):
+                target.lanes = self._timed_lanes(target.lanes)
 
     def time(self, work: Callable[[], Result]) -> tuple[Result, Lap]:
         """Do something with the engine: what it returned, and where its time went."""
-        self._lap, self._prompt = Lap(), None
+        self._lap, self._calls.prompt, self._share = Lap(), None, 1.0
         self._start = time.perf_counter()
         result = work()
         self._lap.seconds = time.perf_counter() - self._start
@@ -82,6 +92,17 @@ class Stopwatch:
 
         return timed
 
+    def _timed_lanes(self, lanes: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(lanes)
+        def timed(*given: Any) -> Any:
+            found = lanes(*given)
+            self._share = 1 / max(1, len(found))  # of a second in which all of them work
+            for lane in found:
+                lane.encode = self._timed_encode(lane.encode)
+            return found
+
+        return timed
+
     def _watch(self, utterance: Any) -> Any:
         """Time every public method of an utterance, but not what it calls of itself."""
         for name in dir(type(utterance)):
@@ -93,15 +114,15 @@ class Stopwatch:
     def _timed_method(self, utterance: Any, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def timed(*given: Any, **named: Any) -> Any:
-            if self._busy:
+            if self._calls.busy:
                 return method(*given, **named)
             self._note_choice(name)
             before = utterance.length
-            self._busy, start = True, time.perf_counter()
+            self._calls.busy, start = True, time.perf_counter()
             try:
                 result = method(*given, **named)
             finally:
-                self._busy = False
+                self._calls.busy = False
                 seconds = time.perf_counter() - start
                 if name == "greedy":
                     self._count("generate", seconds)
@@ -113,18 +134,18 @@ class Stopwatch:
 
     def _note_choice(self, name: str) -> None:
         """Whatever follows a prompt comes when its token is chosen; but rewinding: then it was for the language."""
-        if self._prompt is None:
+        if self._calls.prompt is None:
             return
         if name == "rewind":
-            self._count("prompt", -self._prompt, -1)
-            self._count("language", self._prompt)
+            self._count("prompt", -self._calls.prompt, -1)
+            self._count("language", self._calls.prompt)
         elif self._lap.first_token is None:
             self._lap.first_token = time.perf_counter() - self._start
-        self._prompt = None
+        self._calls.prompt = None
 
     def _grown(self, before: int, after: int, seconds: float) -> None:
         if before == 0 < after:
-            self._prompt = seconds
+            self._calls.prompt = seconds
         self._count("other" if after <= before else "tokens" if before else "prompt", seconds)
 
     def _call(self, kind: Part, work: Callable[[], Result]) -> Result:
@@ -134,5 +155,6 @@ class Stopwatch:
         return result
 
     def _count(self, kind: Part, seconds: float, calls: int = 1) -> None:
-        work = self._lap.parts[kind]
-        work.count, work.seconds = work.count + calls, work.seconds + seconds
+        with self._counting:
+            work = self._lap.parts[kind]
+            work.count, work.seconds = work.count + calls, work.seconds + seconds * self._share

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from threading import Event
 
 T = TypeVar("T")
 R = TypeVar("R")
+W = TypeVar("W")
 
 MOST = 4  # threads; what they feed is written by one
 
@@ -70,3 +72,43 @@ def in_order(start: Callable[[T], Future[R]], items: Iterable[T], most: int) -> 
     finally:  # the one who asked has stopped, or a result was an error
         for future in coming:
             future.cancel()
+
+
+class Stopped(Exception):
+    """Work was given up, as other work beside it has failed or nobody waits for it any more."""
+
+
+def shared(work: Callable[[W, T], None], workers: Sequence[W], items: Iterable[T], stopped: Event) -> None:
+    """Do work(worker, item) for every item. Each worker has a thread of its own, and the next item when it is free.
+
+    Args:
+        stopped: set when work has failed, or who waits for it was interrupted: what is still being done may then end by
+            `Stopped`, and is waited for. It is set at the end in any case.
+
+    Raises:
+        Exception: of the work that failed first.
+    """
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    waiting = deque(items)
+    failures: list[BaseException] = []
+
+    def follow(worker: W) -> None:
+        while waiting and not stopped.is_set():
+            try:
+                item = waiting.popleft()
+            except IndexError:  # another was quicker
+                return
+            try:
+                work(worker, item)
+            except BaseException as error:  # all there is: it is raised by who waits
+                failures.append(error)
+                stopped.set()
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        try:
+            wait([pool.submit(follow, worker) for worker in workers])
+        finally:
+            stopped.set()
+    if failures:
+        raise failures[0]

@@ -43,6 +43,15 @@ def test_neighbours_in_length_share_a_batch() -> None:
     assert told(list(batching.batches(given, 2, even=False))) == [[3, 1], [5, 9], [2]]
 
 
+@pytest.mark.parametrize(("count", "size", "sizes"), [
+    (9, 8, [5, 4]), (13, 8, [7, 6]), (17, 8, [5, 4, 4, 4]), (65, 8, [7, 6, 7, 6, 7, 6, 7, 6, 7, 6]), (3, 1, [1, 1, 1]),
+    (1, 2, [1]), (0, 2, [])])
+def test_lanes_have_as_many_batches_and_the_longest_audio_first(count: int, size: int, sizes: list[int]) -> None:
+    made = told(list(batching.batches(jobs(*((samples, 20) for samples in range(count))), size, even=True, lanes=2)))
+    assert [samples for batch in made[::-1] for samples in batch] == list(range(count))
+    assert sorted(map(len, made)) == sorted(sizes)
+
+
 def test_batches_as_long_as_each_other_are_one_stream() -> None:
     given = jobs((1, 10), (2, 10), (3, 10), (4, 20), (5, 20), (6, 20))
     made = list(batching.streams(batching.batches(given, 2, even=True)))

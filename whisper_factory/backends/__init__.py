@@ -14,6 +14,7 @@ from whisper_factory.progress import Progress, silent
 if TYPE_CHECKING:  # planning must not pay for importing numpy
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
+    from threading import Event
 
     import numpy as np
     from numpy.typing import NDArray
@@ -118,6 +119,20 @@ class KeepingEngine(Protocol):
 
     def keeping(self) -> AbstractContextManager[None]:
         """While this lasts, memory stays at hand for the next batch; at its end what is not used goes back."""
+
+
+@runtime_checkable
+class LanesEngine(Protocol):
+    """An engine that hears two batches at once quicker than one after the other."""
+
+    def lanes(self, stopped: Event) -> Sequence[Engine]:
+        """What hears a batch each, in a thread of its own, all at once; none where nothing is gained.
+
+        Good until the engine encodes, or is asked again.
+
+        Args:
+            stopped: soon after it is set, what they do ends by `threads.Stopped`.
+        """
 
 
 @runtime_checkable

@@ -20,16 +20,23 @@ class Framed(Protocol):
 Job = TypeVar("Job", bound=Framed)
 
 
-def batches(jobs: Iterable[Job], size: int, even: bool) -> Iterator[list[Job]]:
+def batches(jobs: Iterable[Job], size: int, even: bool, lanes: int = 1) -> Iterator[list[Job]]:
     """Windows in batches: neighbours in length together, so that few frames are padding.
 
     Args:
         even: sort by the audio's length too: those of a batch then end after about as many tokens (half an hour of
             speech in eights: 11 % fewer steps). A pool of pages is better shared by windows of which some end early.
+        lanes: batches that are heard at once. Each gets as many, of about as many windows, the longest first, so that
+            all end together.
     """
     ordered = sorted(jobs, key=lambda job: (job.frames, len(job.audio) if even else 0))
-    for start in range(0, len(ordered), size):
-        yield ordered[start:start + size]
+    if lanes == 1:
+        for start in range(0, len(ordered), size):
+            yield ordered[start:start + size]
+        return
+    count = min(len(ordered), lanes * -(-len(ordered) // (lanes * size)))
+    for place in reversed(range(count)):
+        yield ordered[place * len(ordered) // count:(place + 1) * len(ordered) // count]
 
 
 def frames_of(batch: Sequence[Framed]) -> int:

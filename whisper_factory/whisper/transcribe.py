@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,11 +18,13 @@ from whisper_factory.backends import (
     Engine,
     GeneratingEngine,
     KeepingEngine,
+    LanesEngine,
     ListeningEngine,
     StreamingEngine,
     Utterance,
 )
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
+from whisper_factory.threads import shared
 from whisper_factory.whisper import batching, circles, generating, notices, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
@@ -37,7 +40,7 @@ VOCABULARY_FILE = "vocabulary.tiktoken"  # in every engine directory, whichever 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of work on one clip; its share where windows ran in a batch."""
+    """Seconds of work on one clip; its share where windows ran in a batch, and batches at once."""
 
     log_mel: float = 0.0  # 0 where the engine makes it: then it is the encoder's
     encoder: float = 0.0  # and the projection of the cross-attention KV; 0 where the runtime does both in one
@@ -110,9 +113,10 @@ class Transcriber:
     ) -> list[Transcript]:
         """Transcribe clips of any length.
 
-        Windows run together, up to `options.batch_size` at once. Under padding_strategy `max` a clip's result does not
-        depend on the others; else windows of a batch are as long as its longest needs, which neighbours in length
-        share, so a clip may be heard in a longer window than it would be alone.
+        Windows run together, up to `options.batch_size` in a batch; of more, some engines hear two batches at once.
+        Under padding_strategy `max` a clip's result does not depend on the others; else windows of a batch are as long
+        as its longest needs, which neighbours in length share, so a clip may be heard in a longer window than it would
+        be alone.
 
         Args:
             clips: mono audio at 16 kHz, [samples] each.
@@ -130,11 +134,13 @@ class Transcriber:
         first, later = [own[0] for own in jobs], [job for own in jobs for job in own[1:]]
         if not self._language_wanted(first):
             first, later = [*first, *later], []  # there is nothing to wait for
+        size = options.batch_size or self.spec.profile.max_batch_size
+        at_once = len(first) + len(later) > size
         with self.engine.keeping() if isinstance(self.engine, KeepingEngine) else nullcontext():
-            self._run(first, options)  # the first window tells a clip's language
+            self._run(first, size, at_once, options)  # the first window tells a clip's language
             for job in later:
                 job.language = jobs[job.clip][0].language
-            self._run(later, options)
+            self._run(later, size, at_once, options)
         return [self._transcript(audio, own) for audio, own in zip(clips, jobs, strict=True)]
 
     def _jobs(
@@ -144,68 +150,79 @@ class Transcriber:
                      self.spec.encoder_frames(window.frames, strategy), language)
                 for window in windows.split(audio, strategy, self.spec)]
 
-    def _run(self, jobs: list[_Job], options: Options) -> None:
-        size = options.batch_size or self.spec.profile.max_batch_size
-        batches = batching.batches(jobs, size, even=not self.spec.kv_cache.max_pages)
+    def _run(self, jobs: list[_Job], size: int, at_once: bool, options: Options) -> None:
+        """Hear windows, `size` in a batch; batches at once where the engine can."""
+        stopped, engine = threading.Event(), self.engine
+        lanes = engine.lanes(stopped) if jobs and at_once and isinstance(engine, LanesEngine) else []
+        batches = batching.batches(jobs, size, not self.spec.kv_cache.max_pages, max(1, len(lanes)))
+        if lanes:
+            shared(lambda lane, batch: self._run_batch(lane, batch, size, options, len(lanes)), lanes, batches, stopped)
+            return
         for batch in batching.streams(batches) if self._streams(jobs, options) else batches:
-            self._run_batch(batch, size, options)
+            self._run_batch(engine, batch, size, options)
 
     def _streams(self, jobs: list[_Job], options: Options) -> bool:
         """Whether more windows than a batch has can be given to the engine at once."""
         return (isinstance(self.engine, StreamingEngine) and options.num_beams == 1
                 and not self.spec.kv_cache.max_pages and not self._language_wanted(jobs))
 
-    def _run_batch(self, jobs: list[_Job], size: int, options: Options) -> None:
-        """Of windows that are decoded together: `size` at once, if there are more."""
+    def _run_batch(self, engine: Engine | GeneratingEngine, jobs: list[_Job], size: int, options: Options,
+                   beside: int = 1) -> None:
+        """Of windows that are decoded together: `size` at once, if there are more.
+
+        Args:
+            beside: batches that are heard at once, this one included.
+        """
         frames = batching.frames_of(jobs)
         marks = [time.perf_counter()]
-        if isinstance(self.engine, ListeningEngine):
+        if isinstance(engine, ListeningEngine):
+            assert not isinstance(engine, GeneratingEngine)
             marks.append(marks[0])
             audio = [job.audio for job in jobs]
-            utterance = (self.engine.stream(audio, frames, size)
-                         if len(jobs) > size and isinstance(self.engine, StreamingEngine)
-                         else self.engine.listen(audio, frames))
-            self._decode(utterance, jobs, options, marks)
-            self._leave_circles(jobs, frames, options)
+            utterance = (engine.stream(audio, frames, size)
+                         if len(jobs) > size and isinstance(engine, StreamingEngine)
+                         else engine.listen(audio, frames))
+            self._decode(engine, utterance, jobs, options, marks)
+            self._leave_circles(engine, jobs, frames, options)
         else:
             mel = self._log_mels(jobs, frames)
             marks.append(time.perf_counter())
-            if isinstance(self.engine, GeneratingEngine):
+            if isinstance(engine, GeneratingEngine):
                 marks.append(time.perf_counter())
-                self._generate(self.engine, mel, jobs, options)
+                self._generate(engine, mel, jobs, options)
             else:
-                self._decode(self.engine.encode(mel), jobs, options, marks)
-                self._leave_circles(jobs, frames, options)
+                self._decode(engine, engine.encode(mel), jobs, options, marks)
+                self._leave_circles(engine, jobs, frames, options)
         marks.append(time.perf_counter())
         for job in jobs:
-            job.seconds = np.diff(marks) / len(jobs)
+            job.seconds = np.diff(marks) / (len(jobs) * beside)
 
-    def _decode(self, utterance: Utterance, jobs: list[_Job], options: Options, marks: list[float]) -> None:
+    def _decode(self, engine: Engine, utterance: Utterance, jobs: list[_Job], options: Options, marks: list[float]
+                ) -> None:
         marks.append(time.perf_counter())
         try:
             if self._language_wanted(jobs):
                 for job, language in zip(jobs, detect_languages(utterance, len(jobs), self.tokenizer), strict=True):
                     job.language = job.language or language
-            found = decode(utterance, *self._task(jobs, options), self.engine.threads)
+            found = decode(utterance, *self._task(jobs, options), engine.threads)
         finally:
             utterance.close()
         for job, decoded in zip(jobs, found, strict=True):
             job.decoded = decoded
 
-    def _leave_circles(self, jobs: list[_Job], frames: int, options: Options) -> None:
+    def _leave_circles(self, engine: Engine, jobs: list[_Job], frames: int, options: Options) -> None:
         """Hear on the windows that went round in circles, one by one: they are rare."""
         for job in jobs:
             if job.decoded and job.decoded.dropped:
                 tokenizer, (prompt,), _, limit, (budget,), beams = self._task([job], options)
-                job.decoded = circles.heard_on(partial(self._alone, job, frames), tokenizer, prompt, job.decoded, limit,
-                                               budget, beams, self.engine.threads)
+                job.decoded = circles.heard_on(partial(self._alone, engine, job, frames), tokenizer, prompt,
+                                               job.decoded, limit, budget, beams, engine.threads)
 
-    def _alone(self, job: _Job, frames: int) -> Utterance:
+    def _alone(self, engine: Engine, job: _Job, frames: int) -> Utterance:
         """A window, encoded by itself."""
-        if isinstance(self.engine, ListeningEngine):
-            return self.engine.listen([job.audio], frames)
-        assert not isinstance(self.engine, GeneratingEngine)
-        return self.engine.encode(self._log_mels([job], frames))
+        if isinstance(engine, ListeningEngine):
+            return engine.listen([job.audio], frames)
+        return engine.encode(self._log_mels([job], frames))
 
     def _log_mels(self, jobs: list[_Job], frames: int) -> NDArray[np.float32]:
         return log_mels([job.audio for job in jobs], self.spec.dimensions.n_mels, frames)

@@ -65,7 +65,7 @@ def test_without_an_anchor(checkpoints: Lookup, tmp_path: Path) -> None:
     engine = build(checkpoints("float16"), tmp_path / "engine", end_anchor=0)
     assert {file.name for file in engine.iterdir()} == FILES - {"end_anchor.bin"}
     loaded = onnxruntime.load(engine)
-    states = loaded.encoder.run(["encoder_states"], {"mel": np.zeros((1, 80, 100), np.float32)})[0]
+    states = loaded.opened.encoder.run(["encoder_states"], {"mel": np.zeros((1, 80, 100), np.float32)})[0]
     assert states.shape == (1, 50, 128)
     assert loaded.encode(np.zeros((1, 80, 100), np.float32)).decode(np.array([[1, 2]])).shape == (1, 51864)
 

@@ -59,7 +59,7 @@ def test_short_window_ends_in_the_anchor(engine: OnnxRuntimeEngine, model: Whisp
     silent = model.encoder(torch.full((1, 80, 3000), SILENCE))[:, -50:].numpy()
     mel = speech_and_noise(750)
     expected = encode_short(model, mel, silent)
-    states = engine.encoder.run(["encoder_states"], {"mel": mel})[0]
+    states = engine.opened.encoder.run(["encoder_states"], {"mel": mel})[0]
     assert states.shape == (2, 375 + 50, 384)
     np.testing.assert_allclose(states, expected.numpy(), atol=TOLERANCE, rtol=0)
     logits = engine.encode(mel).decode(np.tile(PROMPT, (2, 1)))
@@ -80,7 +80,7 @@ def test_anchor_is_the_same_from_other_kernels(
 def test_anchor_is_left_out_of_whole_windows_only(engine: OnnxRuntimeEngine) -> None:
     for frames, length in ((2998, 1499 + 50), (3000, 1500), (2, 1 + 50)):
         mel = np.full((1, 80, frames), SILENCE, np.float32)
-        assert engine.encoder.run(["encoder_states"], {"mel": mel})[0].shape == (1, length, 384)
+        assert engine.opened.encoder.run(["encoder_states"], {"mel": mel})[0].shape == (1, length, 384)
 
 
 def test_silence_is_what_the_log_mel_of_silence_is() -> None:

@@ -33,7 +33,8 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
 
     Integers are repacked by the runtime, so they are private memory from the start; a float32 decoder too. A float32
     encoder stays in its mapped file in paged mode, of which memory is taken when it first runs; in contiguous mode it
-    is repacked, and a float16 one is widened, at load.
+    is repacked, and a float16 one is widened, at load. Two batches are heard at once (sizes.lanes_of) on two
+    threads or more; on one it takes less.
     """
     sizes_of, name = spec.dimensions, spec.precision.name
     encoder, decoder, head = _weights(spec)
@@ -44,7 +45,11 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
     at_load = spec.kv_cache.mode == "contiguous"
     logits = 2 * spec.max_rows * sizes_of.n_vocab * FLOAT
     arena = (ARENA_OF_BYTES if spec.precision.bits == 8 else ARENA) * FLOAT * frames // 2 * sizes_of.n_audio_state
-    if not at_load:  # given back before there are tokens, which then take their place
+    sound = _sound(spec, frames)
+    second = self_kv + cross_kv + logits + sound
+    if at_load:  # kept
+        second += arena
+    else:  # given back before there are tokens, which then take their place; two batches are seldom at it at once
         arena = max(0, arena - self_kv - logits)
     parts = [
         Part(f"weights, encoder ({name})", 0 if mapped and not at_load else encoder, encoder),
@@ -54,7 +59,8 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
         Part(CROSS_KV, whole[1] if at_load else 0, cross_kv),
         Part("encoder activations", 0, arena),
         Part("decoder workspace", 0, WORKING[spec.kv_cache.mode] + logits),
-        Part("log-mel and audio", 0, _sound(spec, frames)),
+        Part("log-mel and audio", 0, sound),
+        *([Part("a second batch at once", 0, second)] if sizes.lanes_of(spec) else []),
         Part("runtime (ONNX Runtime's sessions)", runtime, runtime),
         Part(LIBRARIES, PYTHON, PYTHON),
     ]

@@ -85,9 +85,13 @@ class KVMemory:
 
     def open(self, windows: int, length: int) -> KVBlock:
         """Memory for a batch of windows of `length` encoder positions, one row each."""
+        self.close()
+        return self._block(0, windows, 1, length)
+
+    def close(self) -> None:
+        """Close what is open."""
         for block in list(self._open):
             block.close()
-        return self._block(0, windows, 1, length)
 
     def _block(self, first: int, windows: int, beams: int, length: int, held: int = 0) -> KVBlock:
         block = KVBlock(self, first, windows, beams, length, held)

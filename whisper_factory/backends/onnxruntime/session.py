@@ -20,25 +20,20 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory import file_pages
 from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
-from whisper_factory.backends.onnx_graph.runtime import (
-    open_session,
-    return_freed_memory,
-    return_large_blocks,
-    returning_arena,
-)
-from whisper_factory.backends.onnxruntime.files import DECODER, EMBEDDING, ENCODER
+from whisper_factory.backends.onnxruntime.files import EMBEDDING
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
-from whisper_factory.backends.onnxruntime.sizes import cross_in_bytes
+from whisper_factory.backends.onnxruntime.opened import Opened
+from whisper_factory.backends.onnxruntime.sizes import cross_in_bytes, lanes_of
 from whisper_factory.backends.requests import check_mel, check_tokens, windows_of
 from whisper_factory.engine_spec import EngineSpec
-from whisper_factory.threads import physical_cores
+from whisper_factory.threads import Stopped, physical_cores
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
 if TYPE_CHECKING:
@@ -71,43 +66,25 @@ def _cross(block: KVBlock, layers: int) -> list[tuple[str, Array]]:
     return found
 
 
-class OnnxRuntimeEngine:
-    """A loaded engine. One batch at a time: `encode` closes what is left of the one before."""
+class Lane:
+    """A KV cache, and sessions that it may share. One batch at a time: `encode` closes what is left of the one before.
+    """
 
-    def __init__(self, directory: Path, threads: int | None = None) -> None:
-        self.spec = EngineSpec.load(directory)
-        self.threads = threads or physical_cores()
-        self._encoder_run = None
-        self._returns = self.spec.kv_cache.mode == "paged"  # all that is done with
-        if self._returns:
-            return_large_blocks()
-            self._encoder_run = returning_arena()
-        self._open(directory)
-        self.embedding = TokenEmbedding(directory / EMBEDDING, self.spec.dimensions, self.spec.precision,
-                                        cross_in_bytes(self.spec))
-        self.memory = KVMemory(self.spec)
-        self.unbiased = np.zeros(self.spec.dimensions.n_vocab, np.float32)
+    def __init__(self, spec: EngineSpec, threads: int, opened: Opened, embedding: TokenEmbedding, memory: KVMemory,
+                 stopped: Event | None = None) -> None:
+        """
+        Args:
+            stopped: once it is set, what is begun ends by `Stopped`.
+        """
+        self.spec, self.threads = spec, threads
+        self.opened, self.embedding, self.memory = opened, embedding, memory
+        self.unbiased = np.zeros(spec.dimensions.n_vocab, np.float32)
+        self._stopped = stopped
 
-    def _open(self, directory: Path) -> None:
-        """Open the sessions; what that leaves behind goes back to the system."""
-        file_pages.let_go(file_pages.code())  # that imports ran through
-        integers = self.spec.precision.bits > 0
-        optimize = not integers or cross_in_bytes(self.spec)  # else there is nothing to gain, and 10 ms to lose
-        # The decoder first: while a session repacks a matrix it has it twice, and the decoder has the largest.
-        self.decoder = open_session(directory / f"{DECODER}.onnx", self.threads, optimize=optimize)
-        prepack = integers or (not self._returns and self.spec.precision.name == "float32")
-        self.encoder = open_session(directory / f"{ENCODER}.onnx", self.threads, prepack=prepack, optimize=optimize,
-                                    exact_arena=self._returns)
-        if self.spec.precision.name == "float16":  # widening leaves 6 to 21 MB behind (tiny.en)
-            return_freed_memory()
-        self._code = file_pages.code()
-        file_pages.let_go(self._code)
-
-    def _between(self) -> None:
-        """What the stage before has left behind goes back to the system."""
-        if self._returns:
-            return_freed_memory()
-            file_pages.let_go(self._code)
+    def go_on(self) -> None:
+        """Raise `Stopped` if so it is."""
+        if self._stopped and self._stopped.is_set():
+            raise Stopped
 
     def encode(self, mel: NDArray[np.float32]) -> OnnxRuntimeUtterance:
         """Run the encoder on log-mel windows and project the cross-attention KV.
@@ -128,22 +105,60 @@ class OnnxRuntimeEngine:
         batch, _, frames = mel.shape
         length = frames // 2 + (self.spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
         block = self.memory.open(batch, length)
-        mel = np.ascontiguousarray(mel, np.float32)
-        binding = self.encoder.io_binding()
-        for window in range(batch):
+        try:
+            self._fill(block, np.ascontiguousarray(mel, np.float32))
+        except BaseException:
+            block.close()
+            raise
+        return OnnxRuntimeUtterance(self, block)
+
+    def _fill(self, block: KVBlock, mel: NDArray[np.float32]) -> None:
+        encoder = self.opened.encoder
+        binding = encoder.io_binding()
+        for window in range(len(mel)):
+            self.go_on()
             _bind_input(binding, "mel", mel[window:window + 1])
             for name, array in _cross(block, self.spec.dimensions.n_text_layer):
                 _bind_output(binding, name, array[window:window + 1])
-            self._between()
-            self.encoder.run_with_iobinding(binding, self._encoder_run)
-        self._between()
-        return OnnxRuntimeUtterance(self, block)
+            self.opened.between()
+            encoder.run_with_iobinding(binding, self.opened.encoder_run)
+        self.opened.between()
+
+
+class OnnxRuntimeEngine(Lane):
+    """A loaded engine."""
+
+    def __init__(self, directory: Path, threads: int | None = None) -> None:
+        spec, threads = EngineSpec.load(directory), threads or physical_cores()
+        opened = Opened(directory, spec, threads)
+        embedding = TokenEmbedding(directory / EMBEDDING, spec.dimensions, spec.precision, cross_in_bytes(spec))
+        super().__init__(spec, threads, opened, embedding, KVMemory(spec))
+        self._second: KVMemory | None = None
+
+    def encode(self, mel: NDArray[np.float32]) -> OnnxRuntimeUtterance:
+        """As a lane's, by all threads."""
+        self.opened.use(self.threads)
+        return super().encode(mel)
+
+    def lanes(self, stopped: Event) -> list[Lane]:
+        """See `backends.LanesEngine`: two, of integers; a pool of pages that is smaller than all need is not shared.
+
+        With T threads their sessions have T - 1: each lane's thread is one of them while it runs an operator, so that
+        together they are T.
+        """
+        if self.threads < 2 or not lanes_of(self.spec):
+            return []
+        self.memory.close()
+        self.opened.use(self.threads - 1)
+        self._second = self._second or KVMemory(self.spec)
+        return [Lane(self.spec, 1, self.opened, self.embedding, memory, stopped)
+                for memory in (self.memory, self._second)]
 
 
 class OnnxRuntimeUtterance:
     """Encoded windows being decoded. See `backends.Utterance`."""
 
-    def __init__(self, engine: OnnxRuntimeEngine, block: KVBlock, length: int = 0) -> None:
+    def __init__(self, engine: Lane, block: KVBlock, length: int = 0) -> None:
         self.length = length
         self._engine, self._block = engine, block
         self._binding: onnxruntime.IOBinding | None = None
@@ -180,6 +195,7 @@ class OnnxRuntimeUtterance:
 
     def _run(self, tokens: NDArray[np.int64], bias: NDArray[np.float32], count: int, outputs: dict[str, Array]) -> None:
         check_tokens(self._engine.spec, tokens, self.rows, self.length)
+        self._engine.go_on()
         new = tokens.shape[1]
         embedded = self._engine.embedding.rows(tokens)
         self._block.reserve(self.length + new)
@@ -190,7 +206,7 @@ class OnnxRuntimeUtterance:
         _bind_input(self._binding, "bias", bias)
         for name, array in outputs.items():
             _bind_output(self._binding, name, array)
-        self._engine.decoder.run_with_iobinding(self._binding)
+        self._engine.opened.decoder.run_with_iobinding(self._binding)
         self.length += new
 
     def _bind(self, rows: int, new: int) -> onnxruntime.IOBinding:
@@ -200,7 +216,7 @@ class OnnxRuntimeUtterance:
         layers = spec.dimensions.n_text_layer
         self._embedded = np.empty((rows, new, spec.dimensions.n_text_state), np.float32)
         self._past, self._count = np.empty(1, np.int64), np.empty(1, np.int64)
-        binding = self._engine.decoder.io_binding()
+        binding = self._engine.opened.decoder.io_binding()
         _bind_input(binding, "embedded", self._embedded)
         _bind_input(binding, "past_length", self._past)
         _bind_input(binding, "count", self._count)

@@ -33,6 +33,12 @@ def cross_in_bytes(spec: EngineSpec) -> bool:
     return spec.precision.bits > 0 and spec.profile.max_batch_size > 1
 
 
+def lanes_of(spec: EngineSpec) -> int:
+    """Batches that an engine of two threads or more hears at once, each in KV caches of its own, where it has more than
+    one; 0: it hears one after the other."""
+    return 2 if cross_in_bytes(spec) and not spec.kv_cache.max_pages else 0
+
+
 def position_bytes(spec: EngineSpec) -> int:
     """Keys and values of one encoder position of one window, in all layers."""
     if not cross_in_bytes(spec):

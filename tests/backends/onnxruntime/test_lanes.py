@@ -1,0 +1,171 @@
+"""Two batches at once: the same answers, and nothing that hangs or is lost when one of them fails or nobody waits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.backends.onnxruntime.making import respecified
+from tests.backends.onnxruntime.test_session import PROMPT, prompts, windows
+from tests.real_engine import clip, tiny_en
+from whisper_factory.backends import onnxruntime
+from whisper_factory.backends.onnxruntime.session import Lane, OnnxRuntimeEngine
+from whisper_factory.stopwatch import Stopwatch
+from whisper_factory.threads import Stopped
+from whisper_factory.whisper import transcribe
+from whisper_factory.whisper.audio import read_audio
+from whisper_factory.whisper.options import Options
+from whisper_factory.whisper.transcribe import Transcriber, Transcript
+
+Lookup = Callable[[str], Path]
+SPEECH = ("sample", "river", "garden", "window", "coffee")
+
+
+def loaded(directory: Path) -> OnnxRuntimeEngine:
+    engine = onnxruntime.load(directory, 2)
+    assert isinstance(engine, OnnxRuntimeEngine)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def speech() -> list[NDArray[np.float32]]:
+    return [read_audio(clip(name)) for name in SPEECH]
+
+
+@pytest.fixture(scope="module")
+def hearing() -> Transcriber:
+    """Two windows in a batch, two beams: five windows are heard in four batches, two at once."""
+    return Transcriber.load(tiny_en(3000, "int8", max_batch_size=2, max_beam_width=2, max_new_tokens=60), 2)
+
+
+@pytest.mark.parametrize("mode", ["contiguous", "paged"])
+def test_lanes_give_the_logits_that_the_engine_gives(engines: Lookup, tmp_path: Path, mode: str) -> None:
+    engine = loaded(respecified(engines("int8"), tmp_path / mode, mode=mode, page=5))
+    mels = [windows(3, 200, seed) for seed in range(2)]
+
+    def logits(lane: Lane, mel: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        utterance = lane.encode(mel)
+        found = [utterance.decode(prompts(len(mel)))]
+        found += [utterance.decode(np.full((len(mel), 1), token)) for token in PROMPT]
+        utterance.close()
+        return found
+
+    wanted = [logits(engine, mel) for mel in mels]
+    lanes, found = engine.lanes(threading.Event()), {}
+    at_once = [threading.Thread(target=lambda place=place: found.update({place: logits(lanes[place], mels[place])}))
+               for place in range(2)]
+    for thread in at_once:
+        thread.start()
+    for thread in at_once:
+        thread.join()
+    for place in range(2):
+        for one, other in zip(found[place], wanted[place], strict=True):
+            assert np.array_equal(one, other)
+    assert engine.opened.threads == 1
+    assert np.array_equal(logits(engine, mels[0])[0], wanted[0][0])
+    assert engine.opened.threads == 2  # one window or batch has all of them
+
+
+def test_where_nothing_is_gained_there_are_no_lanes(engines: Lookup, tmp_path: Path) -> None:
+    stopped, whole = threading.Event(), respecified(engines("int8"), tmp_path / "whole")
+    assert len(loaded(whole).lanes(stopped)) == 2
+    one_thread = onnxruntime.load(whole, 1)
+    assert isinstance(one_thread, OnnxRuntimeEngine)
+    assert not one_thread.lanes(stopped)
+    assert not loaded(respecified(engines("int8"), tmp_path / "pool", mode="paged", page=5, pages=40)).lanes(stopped)
+    assert not loaded(respecified(engines("float32"), tmp_path / "float32")).lanes(stopped)
+    assert one_thread.opened.threads == 1
+
+
+def test_a_lane_stops_between_windows_and_between_steps(engines: Lookup, tmp_path: Path) -> None:
+    engine, stopped = loaded(respecified(engines("int8"), tmp_path / "paged", mode="paged", page=5)), threading.Event()
+    lanes = engine.lanes(stopped)
+    utterance = lanes[0].encode(windows(2, 200))
+    utterance.decode(prompts(2))
+    stopped.set()
+    with pytest.raises(Stopped):
+        utterance.decode(np.full((2, 1), 11))
+    with pytest.raises(Stopped):
+        lanes[1].encode(windows(2, 200))
+    utterance.close()
+    assert [lane.memory.pages_in_use for lane in lanes] == [0, 0]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_the_same_is_heard_as_one_batch_after_the_other(
+    hearing: Transcriber, speech: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, beams: int
+) -> None:
+    options, used = Options(num_beams=beams), set()
+    real = Lane.encode
+    monkeypatch.setattr(Lane, "encode", lambda self, mel: (used.add(threading.get_ident()), real(self, mel))[1])
+    found = hearing.transcribe(speech, options)
+    assert len(used) == 2
+    assert threading.get_ident() not in used
+    monkeypatch.setattr(OnnxRuntimeEngine, "lanes", lambda self, stopped: [])
+    wanted = hearing.transcribe(speech, options)
+    assert used.pop() != used.pop()
+    assert [one.tokens for one in found] == [one.tokens for one in wanted]
+    assert all(len(one.tokens) > 3 for one in found)
+
+
+def test_of_one_batch_all_threads_are_used(hearing: Transcriber, speech: list[NDArray[np.float32]],
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxRuntimeEngine, "lanes", lambda self, stopped: pytest.fail("lanes"))
+    hearing.transcribe(speech[:2])
+    assert isinstance(hearing.engine, OnnxRuntimeEngine)
+    assert hearing.engine.opened.threads == 2
+
+
+def heard_again(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> list[Transcript]:
+    """That the engine is as good as before, and no thread is left."""
+    before = threading.active_count()
+    found = hearing.transcribe(speech)
+    assert threading.active_count() == before
+    return found
+
+
+def test_a_failure_in_one_lane_ends_the_request(hearing: Transcriber, speech: list[NDArray[np.float32]],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, real, calls = heard_again(hearing, speech), Lane.encode, []
+
+    def failing(self: Lane, mel: NDArray[np.float32]) -> object:
+        calls.append(len(mel))
+        if len(calls) == 3:
+            raise ValueError("the third batch")
+        return real(self, mel)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lane, "encode", failing)
+        with pytest.raises(ValueError, match="the third batch"):
+            hearing.transcribe(speech)
+    assert [one.tokens for one in heard_again(hearing, speech)] == [one.tokens for one in wanted]
+
+
+def test_an_interruption_ends_both_lanes_soon(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> None:
+    wanted = heard_again(hearing, speech)
+    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        hearing.transcribe(speech * 40)  # half a minute and more
+    assert time.monotonic() - start < 8
+    assert [one.tokens for one in heard_again(hearing, speech)] == [one.tokens for one in wanted]
+
+
+def test_a_stopwatch_sees_what_lanes_do(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> None:
+    engine = loaded(tiny_en(3000, "int8", max_batch_size=2, max_beam_width=2, max_new_tokens=60) / "engine")
+    stopwatch = Stopwatch(engine)
+    found, lap = stopwatch.time(lambda: Transcriber(engine, hearing.tokenizer).transcribe(speech))
+    assert lap.parts["encoder"].count == lap.parts["prompt"].count == 4
+    assert lap.parts["tokens"].count > 4
+    assert lap.first_token is not None
+    assert sum(work.seconds for work in lap.parts.values()) < lap.seconds
+    assert sum(sum(vars(one.timings).values()) for one in found) < lap.seconds
+    assert transcribe.Timings() != found[0].timings
