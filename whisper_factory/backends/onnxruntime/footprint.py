@@ -48,7 +48,7 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
     sound = _sound(spec, frames)
     second = self_kv + cross_kv + logits + sound
     if at_load:  # kept
-        second += arena
+        second += arena + WORKING[spec.kv_cache.mode]
     else:  # given back before there are tokens, which then take their place; two batches are seldom at it at once
         arena = max(0, arena - self_kv - logits)
     parts = [
