@@ -101,5 +101,5 @@ def long(model: str, said: str, audio_s: float, found: Sequence[Round]) -> list[
              f"{wer([said], found[0]['systems'][name]):.2f}"] for name in names]
     ratios = [[mine, other, spread(_ratios(found, mine, other, factor))] for mine in names if mine.startswith(OURS)
               for other in names if not other.startswith(OURS) and other.rpartition(",")[2] == mine.rpartition(",")[2]]
-    return ["", f"{model}, {audio_s / 60:.1f} minutes, eight windows at once; median of {len(found)} rounds.", "",
+    return ["", f"{model}, {audio_s / 60:.1f} minutes, eight windows in a batch; median of {len(found)} rounds.", "",
             *_table(LONG, rows), "", *_table(("ours", "theirs", "real-time factor, ours / theirs"), ratios)]

@@ -11,7 +11,8 @@ all take their turn, in another order each time; what is compared is compared wi
 median counts. Whisper.cpp's files are made by its own converter and quantiser from the weights that we read.
 
 With --long, joined clips are transcribed by our batch profile and by faster-whisper's batched pipeline, eight windows
-at once, greedily and with four beams; both get our windows, as its voice detection would cut elsewhere.
+in a batch (or --their-batch), greedily and with four beams; both get our windows, as its voice detection would cut
+elsewhere. Ours hears two batches at once.
 
 faster-whisper is installed into an environment under --work, whisper.cpp is built there (see whisper_cpp.py), and
 openai-whisper is the one of the `dev` extra. What --work holds is used again: a run that was cut short goes on with the
@@ -101,17 +102,21 @@ def short_systems(model: str, profiles: Iterable[str], work: Path) -> tuple[list
     ], engines
 
 
-def long_systems(model: str, work: Path) -> tuple[list[System], EngineSpec]:
-    """Ours and faster-whisper's, greedy and by beam search; and our engine's declaration."""
+def long_systems(model: str, work: Path, theirs: int) -> tuple[list[System], EngineSpec]:
+    """Ours and faster-whisper's, greedy and by beam search; and our engine's declaration.
+
+    Args:
+        theirs: windows of faster-whisper's batches; ours have LONG_BATCH, and two of them are heard at once.
+    """
     spec, engine = build(work, "profile=batch", f"model={model}", "precision=int8")
     there = whisper_cpp.environment(work / "environment", PEERS) / "python"
     converted = whisper_cpp.ctranslate2_model(model, work)
     return [System(f"{name}, {'greedy' if beams == 1 else f'{beams} beams'}", worker, program, weights, beams,
-                   LONG_BATCH)
+                   batch)
             for beams in LONG_BEAMS
-            for name, worker, program, weights in (
-                ("whisper_factory batch, int8", "whisper_factory", Path(sys.executable), engine),
-                ("faster-whisper batched, int8", "faster_whisper", there, converted))], spec
+            for name, worker, program, weights, batch in (
+                ("whisper_factory batch, int8", "whisper_factory", Path(sys.executable), engine, LONG_BATCH),
+                ("faster-whisper batched, int8", "faster_whisper", there, converted, theirs))], spec
 
 
 def rounds(systems: list[System], heard: list[Heard], engines: dict[str, Path], options: argparse.Namespace,
@@ -159,6 +164,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--long", type=float, metavar="MINUTES", help="also transcribe so much audio in batches")
     parser.add_argument("--long-rounds", type=int, default=3)
+    parser.add_argument("--their-batch", type=int, default=LONG_BATCH, help="windows of faster-whisper's batches")
     parser.add_argument("--quick", action="store_true", help="6 clips, 2 rounds, to see that it runs")
     options = parser.parse_args()
     if options.quick:
@@ -176,7 +182,7 @@ def main() -> None:
         print("\n".join(peer_tables.short(options.model, [clip.text for clip in heard],
                                           sum(clip.seconds for clip in heard), found)), flush=True)
     if options.long:
-        systems, spec = long_systems(options.model, work)
+        systems, spec = long_systems(options.model, work, options.their_batch)
         clip = long_clip(work, options.manifest, options.long, spec)
         found = rounds(systems, [clip], {}, options, options.long_rounds, work)
         print("\n".join(peer_tables.long(options.model, clip.text, clip.seconds, found)), flush=True)
