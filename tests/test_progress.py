@@ -273,6 +273,18 @@ def test_the_rate_leaves_out_the_preparations_and_what_was_there_before(clock: C
     assert str(hours) == "1 of 36000 clips, 1.0 clips/s, 9:59:59 left"
 
 
+def test_what_came_all_at_once_tells_no_rate(clock: Clock) -> None:
+    """The reports of processes that were heard only now, as this one was at other work."""
+    tally = Tally(24, "clips", 0)
+    for _ in range(13):
+        clock.now += 0.01
+        tally.add(1)
+    assert str(tally) == "13 of 24 clips"
+    clock.now += 5
+    tally.add(3)
+    assert str(tally) == "16 of 24 clips, 2.9 clips/s, 0:03 left"
+
+
 def test_a_terminal_that_goes_away_does_not_stop_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(io.StringIO):
         def isatty(self) -> bool:

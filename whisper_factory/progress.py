@@ -27,7 +27,7 @@ else:  # no generic type before Python 3.11
 
 ROOT = "whisper_factory"  # the logger whose handlers print
 SOON = 2.0  # seconds; what ends before needs no progress
-MOMENT = 0.01  # seconds of which a rate says nothing
+MOMENT = 0.5  # seconds, of which a rate tells something: lines that had to wait to be read come all at once
 LEAST, MOST = 5.0, 30.0  # seconds between lines; within these, a quarter of the whole work
 REDRAW = 0.1  # seconds
 WIDEST, NARROWEST = 30, 5  # bars, in columns
