@@ -1,7 +1,7 @@
 """What an embedded engine takes, from its sizes: the resident memory of its process.
 
 Weights and KV caches are exact (sizes.py has the caches). The constants below were fitted to what benchmarks/memory.py
-measures, which is all but the libraries: its table in README shows how far the sums are off.
+measures, which is all but the libraries: docs/memory.md shows how far the sums are off.
 """
 
 from __future__ import annotations
