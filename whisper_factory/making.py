@@ -57,7 +57,8 @@ class Run(Closing):
         build, validate = self.steps["build"], self.steps["validate"]
         self.check(build)
         if self.storage.find(validate.name, validate.key) is None:
-            self.audition = validation.begin(validate, self.finished["build"].path, self.storage.scratch(build.key))
+            scratch = self.storage.scratch(build.key)  # the step's own key would not do: making it clears what is left
+            self.audition = validation.begin(validate, self.finished["build"].path, scratch)
 
     def ensure(self, step: PlannedStep) -> None:
         """Have the step finished: from the store, or made now."""
