@@ -16,6 +16,7 @@ from whisper_factory.backends.onnxruntime.decoder import write_decoder
 from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
 from whisper_factory.backends.onnxruntime.many_rows import ManyRowsDialect
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
+from whisper_factory.backends.onnxruntime.token_rows import TokenRowsDialect
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.progress import LAYERS, Progress
 from whisper_factory.whisper.checkpoint import Checkpoint
@@ -33,14 +34,19 @@ def build_engine(checkpoint: Checkpoint, vocabulary: Path, spec: EngineSpec, out
             return ManyRowsDialect(Graph("encoder", weights, opset=21), checkpoint, in_bytes)
         return OnnxRuntimeDialect(Graph("encoder", weights), checkpoint, in_bytes)
 
+    def decoder(weights: WeightFile) -> OnnxRuntimeDialect:
+        if spec.precision.bits == 8 and in_bytes:
+            return TokenRowsDialect(Graph("decoder", weights, opset=21), checkpoint, in_bytes)
+        return OnnxRuntimeDialect(Graph("decoder", weights), checkpoint, in_bytes)
+
     say("writing the encoder")
     assemble_encoder(encoder, spec, np.dtype(np.float32), out / ENCODER, out / ANCHOR, say, progress, keep_states=True)
 
     say("writing the decoder")
     with WeightFile(out / f"{DECODER}.weights") as weights, WeightFile(out / EMBEDDING) as table, \
             progress(spec.dimensions.n_text_layer, LAYERS) as advance:
-        graph = Graph("decoder", weights)
-        write_decoder(OnnxRuntimeDialect(graph, checkpoint, in_bytes), table, advance)
-        graph.save(out / f"{DECODER}.onnx")
+        dialect = decoder(weights)
+        write_decoder(dialect, table, advance)
+        dialect.graph.save(out / f"{DECODER}.onnx")
     shutil.copyfile(vocabulary, out / VOCABULARY)
     spec.save(out)

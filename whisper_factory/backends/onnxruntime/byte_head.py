@@ -1,11 +1,11 @@
 """The vocabulary's matrix in bytes, and the ranking of tokens, for engines that decode several windows at once.
 
-MatMulNBits (head.py) multiplies a few rows; for 32, eight windows in four beams, QGemm takes two fifths of its time. It
-has one scale for a row of the vocabulary and one for a row of states, which by itself changes more tokens than a scale
-for each block: a few channels of the embedding are thirty times the others, which are lost beside them. So channels
-are balanced first. Those of the embedding are divided by factors and those of the states multiplied by them,
-in the gain and bias of the normalisation before; what the runtime reads of the embedding is multiplied by them in the
-graph. tiny.en, 650 states of speech, error of the logits (less their mean) against float32's:
+MatMulNBits (head.py) multiplies a few rows; for 32, eight windows in four beams, MatMulIntegerToFloat takes two fifths
+of its time. It has one scale for a row of the vocabulary and one for a row of states, which by itself changes more
+tokens than a scale for each block: a few channels of the embedding are thirty times the others, which are lost beside
+them. So channels are balanced first. Those of the embedding are divided by factors and those of the states multiplied
+by them, in the gain and bias of the normalisation before; what the runtime reads of the embedding is multiplied by them
+in the graph. tiny.en, 650 states of speech, error of the logits (less their mean) against float32's:
 
     integers of the vocabulary and of states     all     the best 20
     a scale a block of 128 (head.py)             0.094   0.059
@@ -57,8 +57,8 @@ def write_embedded(dialect: OnnxRuntimeDialect, embedded: str) -> str:
 def write_logits(dialect: OnnxRuntimeDialect, file: WeightFile, x: str, bias: str) -> None:
     """Write the table, and the product: what the last block made, [rows, state] -> `logits`, as head.py's.
 
-    The table is turned over when the session is opened. QGemm could do it (transB), but the session's arena would keep
-    the memory of it.
+    The table is turned over when the session is opened. `bias` is added before a row is scaled, which costs nothing and
+    leaves zeros and minus infinity what they are.
     """
     graph, checkpoint = dialect.graph, dialect.checkpoint
     balance = factors(checkpoint)
@@ -70,12 +70,11 @@ def write_logits(dialect: OnnxRuntimeDialect, file: WeightFile, x: str, bias: st
     sizes = graph.node("Abs", [states], f"{NORM}.sizes")
     rounded, steps = round_along(graph, sizes, states, STEPS, graph.scalar(MIDDLE, np.uint8), NORM)
     weight = graph.external(f"{NAME}.weight", q.dtype, q.shape, file.append(q))
-    inputs = [rounded, graph.scalar(1.0, np.float32), graph.scalar(MIDDLE, np.uint8),
-              graph.node("Transpose", [weight], f"{NAME}.columns", perm=[1, 0]),
-              graph.external(f"{NAME}.scale", scale.dtype, scale.shape, file.append(scale)),
-              graph.weight(f"{NAME}.zeros", np.zeros(len(q), np.int8))]
-    product = graph.node("QGemm", inputs, f"{NAME}.product", CONTRIB)
-    graph.node("Add", [graph.node("Mul", [product, steps], f"{NAME}.scaled"), bias], "logits")
+    columns = graph.node("Transpose", [weight], f"{NAME}.columns", perm=[1, 0])
+    scales = graph.external(f"{NAME}.scale", scale.dtype, scale.shape, file.append(scale))
+    inputs = [rounded, columns, graph.scalar(1.0, np.float32), scales, graph.scalar(MIDDLE, np.uint8), "", bias]
+    product = graph.node("MatMulIntegerToFloat", inputs, f"{NAME}.product", CONTRIB)
+    graph.node("Mul", [product, steps], "logits")
 
 
 def write_ranking(graph: Graph, count: str, n_vocab: int) -> None:

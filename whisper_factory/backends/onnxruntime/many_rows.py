@@ -30,7 +30,6 @@ MIDDLE = 128  # the zero point of what has either sign
 LOW = 32  # and of what GELU made
 GELU_DEPTH = 0.17  # how far that goes below zero
 TINY = 1e-8  # the least scale, a row of zeros has it
-PARTS = 2  # of a feed-forward half
 
 
 class Rounded(NamedTuple):
@@ -43,6 +42,8 @@ class Rounded(NamedTuple):
 
 class ManyRowsDialect(OnnxRuntimeDialect):
     """The embedded backend's dialect for 8-bit products of many rows: x is [batch, rows, in] throughout."""
+
+    parts = 2  # of a feed-forward half
 
     def __init__(self, graph: Graph, checkpoint: Checkpoint, cross_in_bytes: bool = False) -> None:
         super().__init__(graph, checkpoint, cross_in_bytes)
@@ -67,8 +68,8 @@ class ManyRowsDialect(OnnxRuntimeDialect):
         graph, rounded = self.graph, None
         (q_in, scale_in), (q_out, scale_out) = (self._integers([f"{mlp}.{layer}"]) for layer in (0, 2))
         bias_in, bias_out = (self.checkpoint.tensor(f"{mlp}.{layer}.bias").astype(np.float32) for layer in (0, 2))
-        total, width = "", len(q_in) // PARTS
-        for part in range(PARTS):
+        total, width = "", len(q_in) // self.parts
+        for part in range(self.parts):
             here = slice(part * width, (part + 1) * width)
             first, second = f"{mlp}.0.part{part}", f"{mlp}.2.part{part}"
             rounded = rounded or self._round(x, q_in.shape[1])
