@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests.backends.onnxruntime.making import make_checkpoint
 from tests.tiny_model import tiny_weights
 from whisper_factory.backends.onnx_graph.embedding import NAME
-from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
+from whisper_factory.backends.onnx_graph.graph import BLOCKED_OPSET, Graph, WeightFile
 from whisper_factory.backends.onnx_graph.runtime import open_session
 from whisper_factory.backends.onnxruntime import byte_head
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
@@ -38,7 +38,7 @@ def logits_of(checkpoint: Checkpoint, folder: Path, x: Array, bias: Array) -> Ar
     """What the graph makes of x [rows, state]."""
     vocabulary, state = checkpoint.tensor(f"{NAME}.weight").shape
     with WeightFile(folder / "g.weights") as weights, WeightFile(folder / "table") as table:
-        graph = Graph("g", weights)
+        graph = Graph("g", weights, BLOCKED_OPSET)
         given = graph.input("x", np.float32, ["rows", state])
         byte_head.write_logits(OnnxRuntimeDialect(graph, checkpoint, True), table, given,
                                graph.input("bias", np.float32, [vocabulary]))

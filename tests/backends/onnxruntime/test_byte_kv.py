@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.backends.onnxruntime.making import make_spec
 from tests.tiny_model import tiny_dimensions
 from whisper_factory.backends import onnxruntime
-from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
+from whisper_factory.backends.onnx_graph.graph import BLOCKED_OPSET, Graph, WeightFile
 from whisper_factory.backends.onnx_graph.runtime import open_session
 from whisper_factory.backends.onnxruntime import byte_kv, sizes
 from whisper_factory.backends.onnxruntime.kvcache import KVMemory
@@ -27,7 +27,7 @@ def attention(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Array, Arra
     """Queries, keys and values, [windows, length, state] each, through what the encoder and the decoder are given."""
     folder = tmp_path_factory.mktemp("graphs")
     with WeightFile(folder / "none.weights") as weights:
-        rounding, attending = Graph("rounding", weights), Graph("attending", weights)
+        rounding, attending = (Graph(name, weights, BLOCKED_OPSET) for name in ("rounding", "attending"))
         for part in ("key", "value"):
             flat = rounding.input(part, np.float32, ["batch", "length", SIZES.n_text_state])
             byte_kv.round_kv(rounding, flat, part, f"cross_{part[0]}_0", SIZES)

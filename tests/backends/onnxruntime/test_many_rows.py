@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.backends.onnxruntime.making import make_checkpoint
 from tests.tiny_model import tiny_weights
 from whisper_factory.backends.onnx_graph import runtime
-from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
+from whisper_factory.backends.onnx_graph.graph import BLOCKED_OPSET, Graph, WeightFile
 from whisper_factory.backends.onnx_graph.unrounded import write_unrounded
 from whisper_factory.backends.onnxruntime.many_rows import ManyRowsDialect
 from whisper_factory.whisper.checkpoint import Checkpoint
@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def made(checkpoint: Checkpoint, folder: Path, write: Callable[[ManyRowsDialect, str], str], width: int) -> Path:
     """A graph of what `write` makes of x [batch, rows, width]."""
     with WeightFile(folder / "g.weights") as weights:
-        graph = Graph("g", weights, opset=21)
+        graph = Graph("g", weights, BLOCKED_OPSET)
         y = write(ManyRowsDialect(graph, checkpoint), graph.input("x", np.float32, ["batch", "rows", width]))
         graph.output(y, np.float32, ["batch", "rows", "out"])
         graph.save(folder / "g.onnx")

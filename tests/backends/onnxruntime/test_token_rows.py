@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.backends.onnxruntime.making import make_checkpoint
 from tests.tiny_model import tiny_weights
 from whisper_factory.backends.onnx_graph import runtime
-from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
+from whisper_factory.backends.onnx_graph.graph import BLOCKED_OPSET, Graph, WeightFile
 from whisper_factory.backends.onnxruntime.token_rows import TokenRowsDialect
 from whisper_factory.whisper.checkpoint import Checkpoint
 
@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def run(checkpoint: Checkpoint, folder: Path, write: Callable[[TokenRowsDialect, str], str], x: Array) -> Array:
     """What the graph that `write` makes gives for x [rows, new, state]."""
     with WeightFile(folder / "g.weights") as weights:
-        graph = Graph("g", weights, opset=21)
+        graph = Graph("g", weights, BLOCKED_OPSET)
         y = write(TokenRowsDialect(graph, checkpoint), graph.input("x", np.float32, ["rows", "new", STATE]))
         graph.output(y, np.float32, ["rows", "new", "out"])
         graph.save(folder / "g.onnx")

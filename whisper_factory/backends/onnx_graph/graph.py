@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto, ValueInfoProto
 
 OPSET = 20
+BLOCKED_OPSET = 21  # the first with 4-bit integers, and scales for blocks
 IR_VERSIONS = {20: 9, 21: 10}
 FLOAT32, INT32, INT64, FLOAT16, INT4 = 1, 6, 7, 10, 22  # ONNX element types, as Cast names them
 CONTRIB = "com.microsoft"  # ONNX Runtime's own operators, version 1

@@ -10,7 +10,7 @@ import numpy as np
 
 from whisper_factory.backends.onnx_graph.assemble import assemble_encoder
 from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
-from whisper_factory.backends.onnx_graph.graph import Graph, WeightFile
+from whisper_factory.backends.onnx_graph.graph import BLOCKED_OPSET, OPSET, Graph, WeightFile
 from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.backends.onnxruntime.decoder import write_decoder
 from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
@@ -28,16 +28,17 @@ def build_engine(checkpoint: Checkpoint, vocabulary: Path, spec: EngineSpec, out
     while it computes the end anchor."""
     check_checkpoint(checkpoint, spec)
     in_bytes = sizes.cross_in_bytes(spec)
+    opset = BLOCKED_OPSET if in_bytes else OPSET
 
     def encoder(weights: WeightFile) -> OnnxRuntimeDialect:
         if spec.precision.bits == 8:
-            return ManyRowsDialect(Graph("encoder", weights, opset=21), checkpoint, in_bytes)
-        return OnnxRuntimeDialect(Graph("encoder", weights), checkpoint, in_bytes)
+            return ManyRowsDialect(Graph("encoder", weights, BLOCKED_OPSET), checkpoint, in_bytes)
+        return OnnxRuntimeDialect(Graph("encoder", weights, opset), checkpoint, in_bytes)
 
     def decoder(weights: WeightFile) -> OnnxRuntimeDialect:
         if spec.precision.bits == 8 and in_bytes:
-            return TokenRowsDialect(Graph("decoder", weights, opset=21), checkpoint, in_bytes)
-        return OnnxRuntimeDialect(Graph("decoder", weights), checkpoint, in_bytes)
+            return TokenRowsDialect(Graph("decoder", weights, BLOCKED_OPSET), checkpoint, in_bytes)
+        return OnnxRuntimeDialect(Graph("decoder", weights, opset), checkpoint, in_bytes)
 
     say("writing the encoder")
     assemble_encoder(encoder, spec, np.dtype(np.float32), out / ENCODER, out / ANCHOR, say, progress, keep_states=True)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from whisper_factory.backends.onnx_graph.embedding import BITS, NAME
 from whisper_factory.backends.onnx_graph.graph import CONTRIB, Graph, WeightFile
-from whisper_factory.backends.onnxruntime.byte_kv import round_along
+from whisper_factory.backends.onnxruntime.byte_kv import round_rows
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.quantization.weight_only import quantize
 from whisper_factory.whisper.checkpoint import Checkpoint
@@ -68,7 +68,7 @@ def write_logits(dialect: OnnxRuntimeDialect, file: WeightFile, x: str, bias: st
             for part in ("weight", "bias")]
     states = graph.node("LayerNormalization", [x, *norm], f"{NORM}.output", axis=-1, epsilon=1e-5)
     sizes = graph.node("Abs", [states], f"{NORM}.sizes")
-    rounded, steps = round_along(graph, sizes, states, STEPS, graph.scalar(MIDDLE, np.uint8), NORM)
+    rounded, steps = round_rows(graph, sizes, states, STEPS, graph.scalar(MIDDLE, np.uint8), NORM)
     weight = graph.external(f"{NAME}.weight", q.dtype, q.shape, file.append(q))
     columns = graph.node("Transpose", [weight], f"{NAME}.columns", perm=[1, 0])
     scales = graph.external(f"{NAME}.scale", scale.dtype, scale.shape, file.append(scale))

@@ -23,6 +23,7 @@ from whisper_factory.whisper.dimensions import Dimensions
 LARGEST = 90  # of keys, values and queries, either sign
 TOP = 181  # of weights; 2 * TOP * LARGEST < 2 ** 15
 TINY = 1e-8  # the least scale: a channel of zeros has it
+LONGEST_ROW = 1 << 14  # no row has as many numbers
 
 
 def round_kv(graph: Graph, flat: str, part: str, output: str, sizes: Dimensions) -> None:
@@ -33,12 +34,16 @@ def round_kv(graph: Graph, flat: str, part: str, output: str, sizes: Dimensions)
     `{output}_sum` float32 [batch, heads, 1, 1, length].
     """
     name, heads, size = f"{flat}.bytes", sizes.n_text_head, sizes.head_size
-    magnitude = graph.node("Abs", [flat], f"{name}.size")
-    rounded, scale = round_along(graph, magnitude, flat, LARGEST, graph.scalar(0, np.int8), name, axis=1)
-    split = graph.node("Reshape", [rounded, graph.ints(0, 0, heads, size)], f"{name}.heads")
-    graph.node("Transpose", [split], output, perm=[0, 2, 3, 1] if part == "key" else [0, 2, 1, 3])
-    factor = size**-0.5 if part == "key" else 1.0
-    graph.node("Mul", [scale, graph.scalar(factor, np.float32)], f"{output}_scale")
+    channels = graph.node("Transpose", [flat], f"{name}.channels", perm=[0, 2, 1])  # a row's largest is found faster
+    magnitude = graph.node("Abs", [channels], f"{name}.size")
+    rounded, scale = round_rows(graph, magnitude, channels, LARGEST, graph.scalar(0, np.int8), name)
+    keys = output if part == "key" else f"{name}.heads"
+    graph.node("Reshape", [rounded, graph.ints(0, heads, size, -1)], keys)
+    if part == "value":
+        graph.node("Transpose", [keys], output, perm=[0, 1, 3, 2])
+    factor = graph.scalar(size**-0.5 if part == "key" else 1.0, np.float32)
+    turned = graph.node("Reshape", [scale, graph.ints(0, 1, -1)], f"{name}.scales")
+    graph.node("Mul", [turned, factor], f"{output}_scale")
     graph.output(output, np.int8, ["batch", heads, *(["head_size", "length"] if part == "key"
                                                      else ["length", "head_size"])])
     graph.output(f"{output}_scale", np.float32, ["batch", 1, sizes.n_text_state])
@@ -66,11 +71,11 @@ def attend(graph: Graph, queries: str, layer: int, name: str, sizes: Dimensions)
     scaled = graph.node("Mul", [queries, f"{keys}_scale"], f"{name}.queries")
     heads = graph.node("Reshape", [scaled, graph.ints(0, 0, sizes.n_text_head, 1, sizes.head_size)], f"{name}.heads")
     split = graph.node("Transpose", [heads], f"{name}.split", perm=by_head)
-    rounded, scale = round_along(graph, graph.node("Abs", [split], f"{name}.sizes"), split, LARGEST,
-                            graph.scalar(LARGEST, np.uint8), f"{name}.query")
+    rounded, scale = round_rows(graph, graph.node("Abs", [split], f"{name}.sizes"), split, LARGEST,
+                                graph.scalar(LARGEST, np.uint8), f"{name}.query")
     exact = graph.node("Sub", [_product(graph, rounded, keys, f"{name}.product"), f"{keys}_sum"], f"{name}.exact")
     weights = graph.node("Softmax", [graph.node("Mul", [exact, scale], f"{name}.scores")], f"{name}.weights", axis=-1)
-    rounded, scale = round_along(graph, weights, weights, TOP, graph.scalar(0, np.uint8), f"{name}.weight")
+    rounded, scale = round_rows(graph, weights, weights, TOP, graph.scalar(0, np.uint8), f"{name}.weight")
     sums = _product(graph, rounded, values, f"{name}.sums")
     mixed = graph.node("Transpose", [graph.node("Mul", [sums, scale], f"{name}.mixed")], f"{name}.joined", perm=by_head)
     flat = graph.node("Reshape", [mixed, graph.ints(0, -1, sizes.n_text_state)], f"{name}.flat")
@@ -82,15 +87,14 @@ def _product(graph: Graph, rows: str, matrices: str, name: str) -> str:
     return graph.node("Cast", [graph.node("MatMulInteger", [rows, matrices], f"{name}.integers")], name, to=FLOAT32)
 
 
-def round_along(graph: Graph, sizes: str, x: str, steps: int, zero: str, name: str, axis: int = -1) -> tuple[str, str]:
-    """x in bytes around `zero`, and its scales: along `axis`, the largest of its `sizes` over `steps`.
+def round_rows(graph: Graph, sizes: str, x: str, steps: int, zero: str, name: str) -> tuple[str, str]:
+    """x in bytes around `zero`, and the scales of its rows, along the last axis: the largest of `sizes` over `steps`.
 
-    QuantizeLinear is given a scale of 1, as one for each channel takes it ten times as long.
+    To QuantizeLinear a row is one block, of whatever length: a scale for each row in the usual way takes it ten times
+    as long.
     """
-    largest = graph.node("ReduceMax", [sizes, graph.ints(axis)], f"{name}.largest", keepdims=1)
+    largest = graph.node("ReduceMax", [sizes, graph.ints(-1)], f"{name}.largest", keepdims=1)
     step = graph.node("Mul", [largest, graph.scalar(1 / steps, np.float32)], f"{name}.step")
     scale = graph.node("Max", [step, graph.scalar(TINY, np.float32)], f"{name}.scale")
-    inverse = graph.node("Reciprocal", [scale], f"{name}.inverse")
-    in_steps = graph.node("Mul", [x, inverse], f"{name}.in_steps")
-    one = graph.scalar(1.0, np.float32)
-    return graph.node("QuantizeLinear", [in_steps, one, zero], f"{name}.rounded"), scale
+    zeros = graph.node("Expand", [zero, graph.node("Shape", [scale], f"{name}.shape")], f"{name}.zeros")
+    return graph.node("QuantizeLinear", [x, scale, zeros], f"{name}.rounded", axis=-1, block_size=LONGEST_ROW), scale

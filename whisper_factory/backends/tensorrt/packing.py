@@ -10,7 +10,7 @@ import numpy as np
 
 from whisper_factory.backends.onnx_graph.assemble import assemble_encoder
 from whisper_factory.backends.onnx_graph.blocks import check_checkpoint
-from whisper_factory.backends.onnx_graph.graph import OPSET, Graph, WeightFile
+from whisper_factory.backends.onnx_graph.graph import BLOCKED_OPSET, OPSET, Graph, WeightFile
 from whisper_factory.backends.tensorrt.decoder import write_decoder
 from whisper_factory.backends.tensorrt.dialect import TensorRTDialect
 from whisper_factory.backends.tensorrt.files import ANCHOR, STAGES, VOCABULARY
@@ -19,7 +19,6 @@ from whisper_factory.progress import LAYERS, Progress
 from whisper_factory.whisper.checkpoint import Checkpoint
 
 ENCODER, DECODER = STAGES
-BLOCKED_OPSET = 21  # the first with 4-bit integers, and scales for blocks
 
 
 def write(directory: Path, spec: EngineSpec, out: Path, say: Callable[[str], None], progress: Progress) -> None:
