@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.whisper.torch_engine import POSITIONS, ShortOfMemory, TorchUtterance, random_model, tokenizer_of
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.decoding import decode
-from whisper_factory.whisper.search import rows_to_keep
+from whisper_factory.whisper.search import places_to_keep
 
 torch.set_num_threads(1)
 STEPS = 24
@@ -86,7 +86,7 @@ def test_where_none_can_go_on_all_is_given_back(beams: int) -> None:
 
 
 def test_windows_that_are_over_give_way() -> None:
-    """Seven of eight windows have ended long ago, and ride along while it costs nothing; their pages do not."""
+    """Seven of eight windows have ended long ago, and with them went their pages."""
     mel = features(2, 8)
     plain = heard(TorchUtterance(MODEL, mel), 1)
     lengths = sorted(len(tokens) for tokens, _ in plain)
@@ -97,6 +97,20 @@ def test_windows_that_are_over_give_way() -> None:
     assert len(utterance.parts) == 1, "none had to wait"
 
 
-def test_rows_to_keep() -> None:
-    for over, kept in (([0, 0, 0], [0, 1, 2]), ([0, 1, 0], [0, 1, 2]), ([1, 1, 0], [2]), ([1, 0, 1, 0], [1, 3])):
-        assert rows_to_keep(np.asarray(over, bool)) == kept
+@pytest.mark.parametrize("beams", [1, 3])
+def test_windows_that_are_over_leave_at_once(beams: int) -> None:
+    """No row of theirs is decoded once they are over: with one sequence each, for a token each."""
+    utterance = TorchUtterance(MODEL, features(2, 8))
+    lengths = [len(tokens) + (stopped == "eot") for tokens, stopped in heard(utterance, beams)]
+    assert utterance.rows_decoded[0] == 8
+    if beams == 1:
+        assert utterance.rows_decoded == [sum(length > step for length in lengths) for step in range(max(lengths))]
+    later = utterance.rows_decoded[1:]
+    assert later == sorted(later, reverse=True)
+    assert len(set(later)) > 3, "they end one by one"
+
+
+def test_the_last_windows_take_the_places_of_those_that_are_over() -> None:
+    for over, kept in (([0, 0, 0], [0, 1, 2]), ([0, 1, 0], [0, 2]), ([1, 1, 0], [2]), ([0, 0, 1, 1], [0, 1]),
+                       ([1, 0, 1, 0, 0], [4, 1, 3]), ([1, 0, 0, 1, 1, 0, 1], [5, 1, 2])):
+        assert places_to_keep(np.asarray(over, bool)) == kept

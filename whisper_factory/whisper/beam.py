@@ -95,7 +95,7 @@ class BeamSearch:
         beams = self._beams[window]
         sources = beams.advance(tokens, logprobs)
         self._steps[window] += 1
-        if not self.over[window] and (beams.complete or self._steps[window] >= self._limits[window]):
+        if beams.complete or self._steps[window] >= self._limits[window]:
             self._results[window] = beams.result()
             self.over[window] = True
         return sources, [tokens[-1] for tokens in beams.beams]

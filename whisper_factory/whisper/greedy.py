@@ -34,10 +34,9 @@ class Greedy:
                ) -> tuple[list[int], list[int]]:
         """Its best token."""
         token, logprob = int(tokens[0, 0]), logprobs[0, 0]
-        if not self.over[window]:
-            self._chosen[window].append(token)
-            self._sums[window] += logprob
-            self.over[window] = token == self._eot or len(self._chosen[window]) >= self._limits[window]
+        self._chosen[window].append(token)
+        self._sums[window] += logprob
+        self.over[window] = token == self._eot or len(self._chosen[window]) >= self._limits[window]
         return [0], [token]
 
     def results(self) -> list[Sequenced]:

@@ -72,7 +72,7 @@ class Search(Protocol):
         several at once."""
 
     def choose(self, window: int, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> Chosen:
-        """Choose the next tokens of a window, which may be over already, and say so if it is now.
+        """Choose the next tokens of a window, and say so if it is over now.
 
         Args:
             tokens: of its sequences [1 or width, count], the most probable ones, best first.
@@ -95,13 +95,6 @@ class _Part:
     def room(self, width: int) -> int:
         """How many of its windows can be fed now, from the first on, and become `width` sequences each."""
         return self.utterance.room(self.feed.shape[1], width)
-
-    def keep(self, places: list[int]) -> None:
-        """Drop the windows that are not at one of these places."""
-        each = len(self.feed) // len(self.windows)
-        rows = np.asarray([place * each + row for place in places for row in range(each)], np.int64)
-        self.utterance.select(rows)
-        self.windows, self.feed = [self.windows[place] for place in places], self.feed[rows]
 
     def split(self, count: int) -> _Part:
         """Keep the first `count` windows; the others are returned."""
@@ -131,7 +124,7 @@ def run(utterance: Utterance, prompts: NDArray[np.int64], rules: Suppression, se
             parts[0].begins = utterance.length
         with mapping(min(threads, len(prompts))) as mapped:
             while parts:
-                part = _next_part(parts, search)
+                part = _next_part(parts, search.width)
                 _step(part, rules, search, mapped)
                 if search.over[part.windows].all():
                     part.utterance.close()
@@ -141,13 +134,10 @@ def run(utterance: Utterance, prompts: NDArray[np.int64], rules: Suppression, se
             part.utterance.close()
 
 
-def _next_part(parts: list[_Part], search: Search) -> _Part:
-    """The first part that can be fed. Where not all of its windows can, those that are over are dropped, and the last
-    ones become a part that waits."""
+def _next_part(parts: list[_Part], width: int) -> _Part:
+    """The first part that can be fed. Where not all of its windows can, the last ones become a part that waits."""
     for part in parts:
-        if part.room(search.width) < len(part.windows):
-            part.keep([place for place, window in enumerate(part.windows) if not search.over[window]])
-        if room := part.room(search.width):
+        if room := part.room(width):
             if room < len(part.windows):
                 parts.insert(parts.index(part) + 1, part.split(room))
             return part
@@ -171,25 +161,26 @@ def _ranked(part: _Part, rules: Suppression, search: Search, mapped: Callable[..
 
 
 def _step(part: _Part, rules: Suppression, search: Search, mapped: Callable[..., Iterator[Ranked]]) -> None:
-    """Feed a part, choose tokens, and drop windows that are over where that halves the work."""
+    """Feed a part, choose tokens, and drop the windows that are over."""
     each = len(part.feed) // len(part.windows)
     ranked = _ranked(part, rules, search, mapped)
     chosen = [search.choose(window, *best) for window, best in zip(part.windows, ranked, strict=True)]
     over = search.over[part.windows]
     if over.all():
         return
-    stay = rows_to_keep(over)  # a window that is over goes on unheard until it is dropped
+    stay = places_to_keep(over)
     part.windows = [part.windows[place] for place in stay]
     part.feed = np.asarray([[token] for place in stay for token in chosen[place][1]], np.int64)
     sources = [place * each + source for place in stay for source in chosen[place][0]]
     part.utterance.select(np.asarray(sources, np.int64))
 
 
-def rows_to_keep(over: NDArray[np.bool_]) -> list[int]:
-    """The windows to decode on: those that are not over, once they are half or fewer; till then all.
+def places_to_keep(over: NDArray[np.bool_]) -> list[int]:
+    """The places of those windows that are not over, the last of them where one before them is.
 
-    Dropping a window copies the cross-attention KV of those that stay, which costs as much as a few tokens; so it
-    is done when it halves the work, or when its memory is wanted.
+    Dropping a window so copies the cross-attention KV of one, which costs as much as two or three tokens of a window
+    that is dragged along.
     """
-    waiting = np.flatnonzero(~over).tolist()
-    return waiting if 2 * len(waiting) <= len(over) else list(range(len(over)))
+    count = int((~over).sum())
+    behind = [place for place in range(count, len(over)) if not over[place]]
+    return [behind.pop() if over[place] else place for place in range(count)]

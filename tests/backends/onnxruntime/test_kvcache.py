@@ -16,8 +16,8 @@ from whisper_factory.errors import UserError
 
 Action = tuple[str, int]
 SIZES = tiny_dimensions(n_text_layer=1, n_text_state=16, n_audio_state=16)  # heads of 8
-actions = st.lists(st.tuples(st.sampled_from(["token", "token", "rows", "split", "close"]), st.integers(0, 999)),
-                   max_size=30)
+KINDS = ["token", "token", "token", "rows", "rows", "beams", "beams", "split", "rewind", "close"]
+actions = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 999)), max_size=40)
 
 
 class Plain:
@@ -34,28 +34,49 @@ class Plain:
         assert np.array_equal(np.stack([tensor[:, :, : self.length] for tensor in self.block.past]), self.past)
         assert np.array_equal(np.stack(self.block.cross), self.cross)
 
+    def feed(self, rng: np.random.Generator) -> None:
+        self.block.reserve(self.length + 1)
+        new = rng.standard_normal((2, self.block.rows, 2, 1, 8), dtype=np.float32)
+        for tensor, values in zip(self.block.past, new, strict=True):
+            tensor[:, :, self.length : self.length + 1] = values
+        self.past = np.concatenate([self.past, new], axis=3)
+
+    def select(self, rows: np.ndarray, windows: np.ndarray) -> None:
+        self.block.select_rows(rows, self.length)
+        self.block.select_windows(windows)
+        self.past, self.cross = self.past[:, rows], self.cross[:, windows]
+
+    def split(self, windows: int) -> Plain:
+        rows = self.block.rows // self.block.windows * windows
+        other = Plain(self.block.split(windows, self.length), self.past[:, rows:], self.cross[:, windows:])
+        self.past, self.cross = self.past[:, :rows], self.cross[:, :windows]
+        return other
+
+
+def opened(memory: KVMemory, windows: int, rng: np.random.Generator) -> Plain:
+    """Windows of 7 positions."""
+    block, cross = memory.open(windows, 7), rng.standard_normal((2, windows, 2, 7, 8), dtype=np.float32)
+    for tensor, values in zip(block.cross, cross, strict=True):
+        tensor[:] = values
+    return Plain(block, np.zeros((2, windows, 2, 0, 8), np.float32), cross)
+
 
 def act(parts: list[Plain], action: str, number: int, rng: np.random.Generator) -> None:
     """One step on one part, and on the arrays."""
     part = parts[number % len(parts)]
     block, beams = part.block, part.block.rows // part.block.windows
     if action == "token" and part.length < 44:
-        block.reserve(part.length + 1)
-        new = rng.standard_normal((2, block.rows, 2, 1, 8), dtype=np.float32)
-        for tensor, values in zip(block.past, new, strict=True):
-            tensor[:, :, part.length : part.length + 1] = values
-        part.past = np.concatenate([part.past, new], axis=3)
-    elif action == "rows":
+        part.feed(rng)
+    elif action in ("rows", "beams"):  # of any windows in any order, or new beams for all of them
         chosen = rng.permutation(block.windows)[: 1 + number % block.windows]
-        wide = 1 + number % 3
-        rows = (beams * chosen[:, None] + rng.integers(0, beams, (len(chosen), wide))).ravel()
-        block.select_rows(rows, part.length)
-        block.select_windows(chosen)
-        part.past, part.cross = part.past[:, rows], part.cross[:, chosen]
+        chosen = chosen if action == "rows" else np.arange(block.windows)
+        wide = 1 + number % 3 if action == "rows" else beams
+        part.select((beams * chosen[:, None] + rng.integers(0, beams, (len(chosen), wide))).ravel(), chosen)
+    elif action == "rewind":
+        block.reserve(0)
+        part.past = part.past[:, :, :, :0]
     elif action == "split" and block.windows > 1:
-        first = 1 + number % (block.windows - 1)
-        parts.append(Plain(block.split(first, part.length), part.past[:, first * beams :], part.cross[:, first:]))
-        part.past, part.cross = part.past[:, : first * beams], part.cross[:, :first]
+        parts.append(part.split(1 + number % (block.windows - 1)))
     elif action == "close" and len(parts) > 1:
         block.close()
         parts.remove(part)
@@ -63,16 +84,12 @@ def act(parts: list[Plain], action: str, number: int, rng: np.random.Generator) 
 
 @pytest.mark.parametrize("mode", ["contiguous", "paged"])
 @given(todo=actions)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_rows_keep_their_past(mode: str, todo: list[Action]) -> None:
-    """Whatever is appended, reordered, branched, dropped, split off and closed, in whatever order."""
-    spec = make_spec(SIZES, mode=mode, page=3)
+    """Whatever is appended, reordered, branched, dropped, split off, rewound and closed, in whatever order."""
+    spec = make_spec(SIZES, mode=mode, page=3, max_new_tokens=200)  # rows of several pages of the system's
     memory, rng = KVMemory(spec), np.random.default_rng(0)
-    block = memory.open(3, 7)
-    cross = rng.standard_normal((2, 3, 2, 7, 8), dtype=np.float32)
-    for tensor, values in zip(block.cross, cross, strict=True):
-        tensor[:] = values
-    parts = [Plain(block, np.zeros((2, 3, 2, 0, 8), np.float32), cross)]
+    parts = [opened(memory, 3, rng)]
     for action, number in todo:
         act(parts, action, number, rng)
         for part in parts:
@@ -83,6 +100,19 @@ def test_rows_keep_their_past(mode: str, todo: list[Action]) -> None:
         part.block.close()
         part.block.close()
     assert memory.pages_in_use == 0
+
+
+def test_what_is_split_off_knows_where_its_own_rows_parted() -> None:
+    """Those of the first window a token later than those of the second."""
+    rng = np.random.default_rng(0)
+    first = opened(KVMemory(make_spec(SIZES)), 2, rng)
+    for rows in ([0, 0, 1, 1], [1, 1, 2, 3], [0, 1, 2, 3]):
+        first.feed(rng)
+        first.select(np.asarray(rows), np.arange(2))
+    for part in (first, first.split(1)):
+        part.feed(rng)
+        part.select(np.asarray([1, 0]), np.arange(1))
+        part.check()
 
 
 def test_room_is_what_the_pool_can_give() -> None:

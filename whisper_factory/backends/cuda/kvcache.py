@@ -13,28 +13,13 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from whisper_factory.backends.cuda.device import Device, Tensor
+from whisper_factory.backends.moves import moves
 from whisper_factory.engine_spec import EngineSpec
 
 
 def names(kind: str, layers: int) -> list[str]:
     """Names of a cache's tensors in the graphs, in their order."""
     return [f"{kind}_{part}_{layer}" for layer in range(layers) for part in "kv"]
-
-
-def moves(sources: Sequence[int]) -> list[tuple[int, int]]:
-    """Copies, in order, after which place i holds what was at sources[i]. -1 is a place to keep something meanwhile."""
-    wanted = {place: source for place, source in enumerate(sources) if place != source}
-    ordered = []
-    while wanted:
-        read = set(wanted.values())
-        free = next((place for place in wanted if place not in read), None)
-        if free is None:  # only cycles are left: what one place holds is put aside
-            aside = next(iter(wanted))
-            ordered.append((-1, aside))
-            wanted = {place: -1 if source == aside else source for place, source in wanted.items()}
-        else:
-            ordered.append((free, wanted.pop(free)))
-    return ordered
 
 
 class KVCaches:

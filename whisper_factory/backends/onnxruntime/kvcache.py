@@ -9,62 +9,14 @@ when a sequence ends, and a pool counts the pages, so that there are never more 
 
 from __future__ import annotations
 
-import mmap
-from contextlib import suppress
-from typing import Any, TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory.backends.onnxruntime import sizes
+from whisper_factory.backends.onnxruntime.branching import branched, move
+from whisper_factory.backends.onnxruntime.slab import Shape, Slab, Tensors
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
-
-Tensors: TypeAlias = list[NDArray[Any]]  # keys and values of each layer: k 0, v 0, k 1, v 1, ...
-Shape: TypeAlias = tuple[int, int, int]  # of one row (or window): heads, tokens, head size; keys in bytes turned
-
-
-class Slab:
-    """Addresses for `count` tensors of up to `rows` rows, each row of up to `row_bytes`.
-
-    Resident: there is memory behind all of them from the start. Else: from the first write until `release`.
-    """
-
-    def __init__(self, count: int, rows: int, row_bytes: int, resident: bool, dtype: type[np.generic]) -> None:
-        self._resident, self._dtype = resident, np.dtype(dtype)
-        self._step = -(-rows * row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE  # from tensor to tensor
-        self._count = count
-        self.size = count * self._step  # bytes
-        self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if resident:
-            np.frombuffer(self._map, np.uint8).fill(0)
-        else:
-            with suppress(OSError):  # a system without huge pages
-                self._map.madvise(mmap.MADV_NOHUGEPAGE)  # else the first token of a row would take 2 MB
-
-    def tensors(self, first: int, rows: int, shape: Shape) -> Tensors:
-        """Rows `first` to `first + rows` of every tensor, [rows, *shape]; their content stays as it is."""
-        size = shape[0] * shape[1] * shape[2]
-        return [np.frombuffer(self._map, self._dtype, rows * size,
-                              index * self._step + first * size * self._dtype.itemsize)
-                .reshape(rows, *shape) for index in range(self._count)]
-
-    def release(self, first: int, rows: int, shape: Shape) -> None:
-        """Give back the memory of rows, as far as it is whole pages of the system's; their content is lost."""
-        if self._resident:
-            return
-        row = shape[0] * shape[1] * shape[2] * self._dtype.itemsize
-        for index in range(self._count):
-            start = index * self._step + first * row
-            end = (start + rows * row) // mmap.PAGESIZE * mmap.PAGESIZE
-            start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-            if start < end:
-                self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
-
-    def release_all(self) -> None:
-        """Give back the memory of every row."""
-        if not self._resident:
-            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class KVMemory:
@@ -139,6 +91,7 @@ class KVBlock:
             shapes = 2 * layers * [(windows, 1, dimensions.n_text_state)] + layers * [(windows, heads, 1, 1, length)]
             self.beside = [np.zeros(shape, np.float32) for shape in shapes]
         self.past = memory.self_kv.tensors(self._first_row, windows * beams, self._row)
+        self._same = np.zeros((self.rows, self.rows), np.int64)  # see `branched`
 
     def _cross_tensors(self, windows: int) -> Tensors:
         """Cross-attention's of so many windows. Keys in bytes are [windows, heads, head size, length]."""
@@ -169,7 +122,7 @@ class KVBlock:
         return self.windows if needed <= 0 else min(self.windows, left // needed)
 
     def reserve(self, tokens: int) -> None:
-        """Take the pages for rows of `tokens` tokens; fewer than before gives pages back.
+        """Take the pages for rows of `tokens` tokens; fewer than before gives pages back, and the rest is written anew.
 
         Raises:
             UserError: there are not so many left.
@@ -177,6 +130,7 @@ class KVBlock:
         pages = sizes.pages(self._memory.spec, tokens)
         self._memory.take(self.rows * (pages - self._held))
         self._held = pages
+        np.minimum(self._same, tokens, out=self._same)
 
     def select_rows(self, rows: NDArray[np.int64], length: int) -> None:
         """Row i becomes old row rows[i], of which `length` tokens are in use.
@@ -186,22 +140,19 @@ class KVBlock:
         """
         before, after = self.rows, len(rows)
         self._memory.take((after - before) * self._held)
-        source, self.past = self.past, self._memory.self_kv.tensors(self._first_row, after, self._row)
-        for new, old in zip(self.past, source, strict=True):
-            _move_rows(new, old, rows, length)
+        begins, self._same = branched(self._same, rows, length)
+        places = self.past if after <= before else self._memory.self_kv.tensors(self._first_row, after, self._row)
+        move(places, rows, begins, length)
+        self.past = [tensor[:after] for tensor in places]
         self._memory.self_kv.release(self._first_row + after, max(0, before - after), self._row)
 
     def select_windows(self, windows: NDArray[np.int64]) -> None:
         """Window i becomes old window windows[i]."""
         before, after = self.windows, len(windows)
-        if before == after and np.array_equal(windows, np.arange(before)):
+        if after == before and np.array_equal(windows, np.arange(before)):
             return
-        source, self.cross = self.cross, self._cross_tensors(after)
-        for new, old in zip(self.cross, source, strict=True):
-            _move_rows(new, old, windows, old.shape[2])
-        for tensor in self.beside:
-            tensor[:after] = tensor[windows]  # in place: they are bound as they lie
-        self.beside = [tensor[:after] for tensor in self.beside]
+        move([*self.cross, *self.beside], windows, after * [0])
+        self.cross, self.beside = ([tensor[:after] for tensor in tensors] for tensors in (self.cross, self.beside))
         self._memory.cross_kv.release(self._first + after, before - after, self._window)
 
     def split(self, windows: int, length: int) -> KVBlock:
@@ -215,6 +166,7 @@ class KVBlock:
                 if (left := self._first_row + kept + row) < other._first_row:  # nothing else has been put there
                     self._memory.self_kv.release(left, 1, self._row)
         other.beside = [tensor[windows:] for tensor in self.beside]
+        other._same, self._same = self._same[kept:, kept:].copy(), self._same[:kept, :kept].copy()
         self.cross = [tensor[:windows] for tensor in self.cross]
         self.beside = [tensor[:windows] for tensor in self.beside]
         self.past = [tensor[:kept] for tensor in self.past]
@@ -228,13 +180,3 @@ class KVBlock:
             self._memory.cross_kv.release(self._first, self.windows, self._window)
             self.cross, self.beside, self.past = [], [], []
             self._memory.closed(self)
-
-
-def _move_rows(target: NDArray[Any], source: NDArray[Any], rows: NDArray[np.int64], length: int) -> None:
-    """target[i] = source[rows[i]], the first `length` tokens; the two begin at one address."""
-    moved = np.flatnonzero(rows != np.arange(len(rows)))
-    if np.all(rows[moved] > moved) and np.all(np.diff(rows[moved]) > 0):
-        for to in moved:  # only dropping: a row moves to where one was that is done with
-            target[to, :, :length] = source[rows[to], :, :length]
-    elif len(moved):
-        target[moved, :, :length] = source[rows[moved], :, :length]  # the right side is a copy

@@ -13,8 +13,7 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
   bytes a position (frames / 2);
 - decode: logits and log-probabilities 2 * 4 * rows * V in the decoder's arena (and 4 * rows * V for a caller who wants
   logits; a search does not), self-attention's KV (sizes.py), and the rest of that arena, small but for the prompt of a
-  large batch. Reordering beams copies the rows
-  that move, of one tensor at a time: at most 1 / (2 L) of self-attention's KV.
+  large batch. Reordering beams puts one row aside at most.
 """
 
 from __future__ import annotations
@@ -237,9 +236,9 @@ class OnnxRuntimeUtterance:
             ValueError: rows that do not exist, or not as said above.
         """
         rows = np.asarray(rows, np.int64)
-        windows = windows_of(self._engine.spec, rows, self.rows, self._block.windows)
-        if np.array_equal(rows, np.arange(self.rows)):
+        if self.rows and np.array_equal(rows, np.arange(self.rows)):
             return
+        windows = windows_of(self._engine.spec, rows, self.rows, self._block.windows)
         before = self.rows, self._block.windows
         self._block.select_rows(rows, self.length)
         self._block.select_windows(windows)
