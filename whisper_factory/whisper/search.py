@@ -178,8 +178,8 @@ def _step(part: _Part, rules: Suppression, search: Search, mapped: Callable[...,
 def places_to_keep(over: NDArray[np.bool_]) -> list[int]:
     """The places of those windows that are not over, the last of them where one before them is.
 
-    Dropping a window so copies the cross-attention KV of one, which costs as much as two or three tokens of a window
-    that is dragged along.
+    Dropping a window so copies the cross-attention KV of one, which costs as much as a token or two of a window that is
+    dragged along.
     """
     count = int((~over).sum())
     behind = [place for place in range(count, len(over)) if not over[place]]
