@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # first token of the answer. tokens: one step of all rows each. generate: all of these, where the runtime or the device
 # does them in one call. other: reordering rows, giving memory back.
 Part = Literal["encoder", "language", "prompt", "tokens", "generate", "other"]
+PLACES: dict[str, Part] = {"listen": "encoder", "begin": "prompt", "rank": "tokens"}  # methods of `backends.Places`
 Result = TypeVar("Result")
 
 
@@ -98,10 +99,30 @@ class Stopwatch:
             found = lanes(*given)
             self._share = 1 / max(1, len(found))  # of a second in which all of them work
             for lane in found:
-                lane.encode = self._timed_encode(lane.encode)
+                lane.encode, lane.places = self._timed_encode(lane.encode), self._timed_places(lane.places)
             return found
 
         return timed
+
+    def _timed_places(self, places: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(method)
+            def call(*given: Any) -> Any:
+                result = self._call(PLACES.get(name, "other"), partial(method, *given))
+                if name == "begin" and self._lap.first_token is None:
+                    self._lap.first_token = time.perf_counter() - self._start
+                return result
+
+            return call
+
+        @wraps(places)
+        def watched(*given: Any) -> Any:
+            found = self._call("other", partial(places, *given))
+            for name in (*PLACES, "branch", "keep", "close"):
+                setattr(found, name, timed(name, getattr(found, name)))
+            return found
+
+        return watched
 
     def _watch(self, utterance: Any) -> Any:
         """Time every public method of an utterance, but not what it calls of itself."""

@@ -123,12 +123,46 @@ class KeepingEngine(Protocol):
         """While this lasts, memory stays at hand for the next batch; at its end what is not used goes back."""
 
 
+class Places(Protocol):
+    """Memory for windows that are decoded together, of `beams` rows each, adjacent. They begin and end apart."""
+
+    count: int  # of windows
+    n_vocab: int
+
+    def listen(self, place: int, mel: NDArray[np.float32]) -> None:
+        """Encode a window, log-mel [n_mels, frames], into a place, whatever was there before."""
+
+    def begin(self, place: int, prompt: NDArray[np.int64], bias: NDArray[np.float32], count: int
+              ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Feed a prompt [length] to the first row of a window that was listened to. Else as `rank`, of this row."""
+
+    def branch(self, place: int, sources: list[int]) -> None:
+        """Of a window: row i continues from the past of its former row sources[i]."""
+
+    def rank(self, tokens: NDArray[np.int64], bias: NDArray[np.float32], count: int
+             ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Feed a token to every row [rows, 1]. See `RankingUtterance`."""
+
+    def keep(self, places: list[int]) -> None:
+        """Place i holds what place places[i] held; the others, one or more, are given up."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+class Lane(Engine, Protocol):
+    """An engine that shares its weights with others."""
+
+    def places(self, count: int, frames: int, beams: int) -> Places:
+        """For `count` windows of `frames` mel frames; until `encode`, or the next ones."""
+
+
 @runtime_checkable
 class LanesEngine(Protocol):
-    """An engine that hears two batches at once quicker than one after the other."""
+    """An engine whose windows need not end together, and that decodes two sets of them at once where it has threads."""
 
-    def lanes(self, stopped: Event) -> Sequence[Engine]:
-        """What hears a batch each, in a thread of its own, all at once; none where nothing is gained.
+    def lanes(self, stopped: Event) -> Sequence[Lane]:
+        """What hears windows, each in a thread of its own, all at once; none where nothing is gained.
 
         Good until the engine encodes, or is asked again.
 

@@ -6,21 +6,21 @@ matrix products may sum in another order for another number of rows).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from whisper_factory.backends import GreedyUtterance
-from whisper_factory.whisper import runaway, search
+from whisper_factory.whisper import flow, runaway, search
 from whisper_factory.whisper.beam import BeamSearch
 from whisper_factory.whisper.greedy import Greedy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whisper_factory.backends import Utterance
+    from whisper_factory.backends import Places, Utterance
     from whisper_factory.whisper.tokenizer import Tokenizer
 
 Stop = Literal["eot", "length", "budget"]
@@ -80,14 +80,37 @@ def decode(
         UserError: the engine's memory for sequences is full, and none of them can go on.
     """
     limits = [min(max_new_tokens, budget) for budget in budgets]
-    results = []
     rules = search.Suppression(tokenizer, barred)
     found = _search(utterance, rules, tokenizer.eot, np.asarray(prompts, np.int64), said, limits, num_beams, threads)
-    for sequence, language, limit in zip(found, languages, limits, strict=True):
-        stopped: Stop = "eot" if sequence.ended else "length" if limit == max_new_tokens else "budget"
-        mean = sequence.sum_logprob / (len(sequence.tokens) + 1)
-        results.append(answer(sequence.tokens, stopped, tokenizer, language, mean))
-    return results
+    return [_decoded(sequence, tokenizer, language, limit, max_new_tokens)
+            for sequence, language, limit in zip(found, languages, limits, strict=True)]
+
+
+def waiting(listen: Callable[[Places, int], None], found: Callable[[Decoded], None], tokenizer: Tokenizer,
+            prompt: list[int], language: str | None, max_new_tokens: int, budget: int, num_beams: int) -> flow.Waiting:
+    """A window that is to be decoded as by `decode`, among others that begin and end apart from it (see `flow.run`).
+
+    Args:
+        listen: has it encoded into a place.
+        found: is told the result.
+    """
+    limit = min(max_new_tokens, budget)
+
+    def tell(sequence: search.Sequenced) -> None:
+        found(_decoded(sequence, tokenizer, language, limit, max_new_tokens))
+
+    return flow.Waiting(listen, prompt, _how(num_beams, tokenizer.eot, [limit]), tell)
+
+
+def _decoded(sequence: search.Sequenced, tokenizer: Tokenizer, language: str | None, limit: int, max_new_tokens: int
+             ) -> Decoded:
+    stopped: Stop = "eot" if sequence.ended else "length" if limit == max_new_tokens else "budget"
+    mean = sequence.sum_logprob / (len(sequence.tokens) + 1)
+    return answer(sequence.tokens, stopped, tokenizer, language, mean)
+
+
+def _how(num_beams: int, eot: int, limits: Sequence[int]) -> Greedy | BeamSearch:
+    return Greedy(eot, limits) if num_beams == 1 else BeamSearch(num_beams, eot, limits)
 
 
 def answer(tokens: list[int], stopped: Stop, tokenizer: Tokenizer, language: str | None,
@@ -109,6 +132,6 @@ def _search(utterance: Utterance, rules: search.Suppression, eot: int, prompts: 
             utterance.close()
         return [search.Sequenced(tokens[:-1], total, True) if tokens[-1] == eot
                 else search.Sequenced(tokens, total, False) for tokens, total in found]
-    how = Greedy(eot, limits) if num_beams == 1 else BeamSearch(num_beams, eot, limits)
+    how = _how(num_beams, eot, limits)
     search.run(utterance, prompts, rules, how, threads, said)
     return how.results()

@@ -82,6 +82,9 @@ class Search(Protocol):
             For each of its `width` new sequences the old one it extends, and the token it is extended by.
         """
 
+    def results(self) -> list[Sequenced]:
+        """What was found, of every window; all are over."""
+
 
 @dataclass
 class _Part:

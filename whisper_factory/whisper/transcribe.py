@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,21 +19,25 @@ from whisper_factory.backends import (
     Engine,
     GeneratingEngine,
     KeepingEngine,
+    Lane,
     LanesEngine,
     ListeningEngine,
+    Places,
     StreamingEngine,
     Utterance,
 )
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy
 from whisper_factory.threads import shared
-from whisper_factory.whisper import batching, circles, generating, notices, windows
+from whisper_factory.whisper import batching, circles, decoding, flow, generating, notices, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
+from whisper_factory.whisper.flow import Waiting
 from whisper_factory.whisper.languages import resolve_language
 from whisper_factory.whisper.logmel import log_mels
 from whisper_factory.whisper.notices import Heard
 from whisper_factory.whisper.options import Options, check, engine_directory, longest_answer
 from whisper_factory.whisper.runaway import token_budget
+from whisper_factory.whisper.search import Suppression
 from whisper_factory.whisper.tokenizer import Tokenizer
 
 VOCABULARY_FILE = "vocabulary.tiktoken"  # in every engine directory, whichever backend built it
@@ -151,15 +156,55 @@ class Transcriber:
                 for window in windows.split(audio, strategy, self.spec)]
 
     def _run(self, jobs: list[_Job], size: int, at_once: bool, options: Options) -> None:
-        """Hear windows, `size` in a batch; batches at once where the engine can."""
+        """Hear windows, `size` at once; twice as many where the engine can."""
         stopped, engine = threading.Event(), self.engine
         lanes = engine.lanes(stopped) if jobs and at_once and isinstance(engine, LanesEngine) else []
+        if lanes and len({job.frames for job in jobs}) == 1 and not self._language_wanted(jobs):
+            queue = deque(sorted(jobs, key=lambda job: -len(job.audio)))  # what ends last is not begun last
+            each = min(size, -(-len(jobs) // len(lanes)))
+            shared(lambda lane, queue: self._run_flow(lane, queue, each, options, len(lanes)), lanes,
+                   len(lanes) * [queue], stopped)
+            return
         batches = batching.batches(jobs, size, not self.spec.kv_cache.max_pages, max(1, len(lanes)))
         if lanes:
             shared(lambda lane, batch: self._run_batch(lane, batch, size, options, len(lanes)), lanes, batches, stopped)
             return
         for batch in batching.streams(batches) if self._streams(jobs, options) else batches:
             self._run_batch(engine, batch, size, options)
+
+    def _run_flow(self, lane: Lane, queue: deque[_Job], size: int, options: Options, beside: int) -> None:
+        """Of windows that others take from too: `size` at once, the next as soon as one has ended.
+
+        Args:
+            beside: lanes that do so, this one included.
+        """
+        start, taken, frames = time.perf_counter(), list[_Job](), queue[0].frames if queue else 0
+
+        def waiting() -> Iterator[Waiting]:
+            while queue:
+                try:
+                    job = queue.popleft()
+                except IndexError:  # another was quicker
+                    return
+                taken.append(job)
+                tokenizer, (prompt,), _, limit, (budget,), beams = self._task([job], options)
+                yield decoding.waiting(partial(self._listen, job), partial(setattr, job, "decoded"), tokenizer, prompt,
+                                       job.language, limit, budget, beams)
+
+        if frames:
+            flow.run(lane.places(size, frames, options.num_beams), waiting(), Suppression(self.tokenizer))
+            self._leave_circles(lane, taken, frames, options)
+        before = sum(float(job.seconds.sum()) for job in taken)
+        for job in taken:
+            job.seconds[2] = (time.perf_counter() - start - before) / len(taken)
+            job.seconds /= beside
+
+    def _listen(self, job: _Job, places: Places, place: int) -> None:
+        marks = [time.perf_counter()]
+        (mel,) = self._log_mels([job], job.frames)
+        marks.append(time.perf_counter())
+        places.listen(place, mel)
+        job.seconds[:2] = np.diff([*marks, time.perf_counter()])
 
     def _streams(self, jobs: list[_Job], options: Options) -> bool:
         """Whether more windows than a batch has can be given to the engine at once."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def speech() -> list[NDArray[np.float32]]:
 
 @pytest.fixture(scope="module")
 def hearing() -> Transcriber:
-    """Two windows in a batch, two beams: five windows are heard in four batches, two at once."""
+    """Two windows in a batch, two beams: of five windows four are heard at once, and the fifth then."""
     return Transcriber.load(tiny_en(3000, "int8", max_batch_size=2, max_beam_width=2, max_new_tokens=60), 2)
 
 
@@ -74,12 +75,12 @@ def test_lanes_give_the_logits_that_the_engine_gives(engines: Lookup, tmp_path: 
     assert engine.opened.threads == 2  # one window or batch has all of them
 
 
-def test_where_nothing_is_gained_there_are_no_lanes(engines: Lookup, tmp_path: Path) -> None:
+def test_one_thread_has_one_lane_and_where_nothing_is_gained_there_are_none(engines: Lookup, tmp_path: Path) -> None:
     stopped, whole = threading.Event(), respecified(engines("int8"), tmp_path / "whole")
     assert len(loaded(whole).lanes(stopped)) == 2
     one_thread = onnxruntime.load(whole, 1)
     assert isinstance(one_thread, OnnxRuntimeEngine)
-    assert not one_thread.lanes(stopped)
+    assert len(one_thread.lanes(stopped)) == 1
     assert not loaded(respecified(engines("int8"), tmp_path / "pool", mode="paged", page=5, pages=40)).lanes(stopped)
     assert not loaded(respecified(engines("float32"), tmp_path / "float32")).lanes(stopped)
     assert one_thread.opened.threads == 1
@@ -104,8 +105,8 @@ def test_the_same_is_heard_as_one_batch_after_the_other(
     hearing: Transcriber, speech: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, beams: int
 ) -> None:
     options, used = Options(num_beams=beams), set()
-    real = Lane.encode
-    monkeypatch.setattr(Lane, "encode", lambda self, mel: (used.add(threading.get_ident()), real(self, mel))[1])
+    fill = Lane.fill
+    monkeypatch.setattr(Lane, "fill", lambda self, *given: (used.add(threading.get_ident()), fill(self, *given))[1])
     found = hearing.transcribe(speech, options)
     assert len(used) == 2
     assert threading.get_ident() not in used
@@ -134,17 +135,17 @@ def heard_again(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> list
 
 def test_a_failure_in_one_lane_ends_the_request(hearing: Transcriber, speech: list[NDArray[np.float32]],
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, real, calls = heard_again(hearing, speech), Lane.encode, []
+    wanted, fill, calls = heard_again(hearing, speech), Lane.fill, []
 
-    def failing(self: Lane, mel: NDArray[np.float32]) -> object:
-        calls.append(len(mel))
+    def failing(self: Lane, *given: Any) -> None:
+        calls.append(given)
         if len(calls) == 3:
-            raise ValueError("the third batch")
-        return real(self, mel)
+            raise ValueError("the third window")
+        fill(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lane, "encode", failing)
-        with pytest.raises(ValueError, match="the third batch"):
+        patch.setattr(Lane, "fill", failing)
+        with pytest.raises(ValueError, match="the third window"):
             hearing.transcribe(speech)
     assert [one.tokens for one in heard_again(hearing, speech)] == [one.tokens for one in wanted]
 
@@ -167,7 +168,7 @@ def test_a_stopwatch_sees_what_lanes_do(hearing: Transcriber, speech: list[NDArr
     engine = loaded(tiny_en(3000, "int8", max_batch_size=2, max_beam_width=2, max_new_tokens=60) / "engine")
     stopwatch = Stopwatch(engine)
     found, lap = stopwatch.time(lambda: Transcriber(engine, hearing.tokenizer).transcribe(speech))
-    assert lap.parts["encoder"].count == lap.parts["prompt"].count == 4
+    assert lap.parts["encoder"].count == lap.parts["prompt"].count == len(speech)
     assert lap.parts["tokens"].count > 4
     assert lap.first_token is not None
     assert sum(work.seconds for work in lap.parts.values()) < lap.seconds

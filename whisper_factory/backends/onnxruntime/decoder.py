@@ -27,7 +27,7 @@ class _Step(NamedTuple):
 
     shape: str  # of the tokens' states: rows, new, state
     last: str  # int32 [rows]: index of the last token, the way GroupQueryAttention counts
-    total: str  # int32 [1]: tokens after this step
+    total: str  # int32 [1]: tokens after this step, of the longest row
     folded: str  # shape of the same states with beams folded: windows, beams * new, state
 
 
@@ -36,18 +36,26 @@ def _embed(dialect: OnnxRuntimeDialect, embedded: str, past: str) -> tuple[str, 
     graph = dialect.graph
     rows = graph.node("Shape", [embedded], "step.rows", start=0, end=1)
     new = graph.node("Shape", [embedded], "step.new", start=1, end=2)
-    total = graph.node("Add", [past, new], "step.total")
+    total = graph.node("Add", [past, new], "step.total")  # of each row, or of all
     last = graph.node("Cast", [graph.node("Sub", [total, graph.ints(1)], "step.last")], "step.last32", to=INT32)
-    windows = graph.node("Shape", ["cross_k_0"], "step.windows", start=0, end=1)
+    table = dialect.weight("decoder.positional_embedding")
     state = graph.ints(dialect.checkpoint.dimensions.n_text_state)
+    if dialect.cross_in_bytes:
+        steps = graph.node("Range", [graph.index(0), graph.node("Squeeze", [new], "step.count"), graph.index(1)],
+                           "step.steps")
+        own = graph.node("Add", [graph.node("Unsqueeze", [past, graph.ints(1)], "step.begins"), steps], "step.places")
+        positions = graph.node("Gather", [table, own], "decoder.positional_rows")
+        total = graph.node("ReduceMax", [total, graph.ints(0)], "step.longest", keepdims=1)
+    else:
+        positions = graph.node("Slice", [table, past, total, graph.ints(0)], "decoder.positional_rows")
+        last = graph.node("Expand", [last, rows], "step.last_of_rows")
+    windows = graph.node("Shape", ["cross_k_0"], "step.windows", start=0, end=1)
     step = _Step(
         shape=graph.node("Shape", [embedded], "step.shape"),
-        last=graph.node("Expand", [last, rows], "step.last_of_rows"),
+        last=last,
         total=graph.node("Cast", [total], "step.total32", to=INT32),
         folded=graph.node("Concat", [windows, graph.ints(-1), state], "step.folded", axis=0),
     )
-    table = dialect.weight("decoder.positional_embedding")
-    positions = graph.node("Slice", [table, past, total, graph.ints(0)], "decoder.positional_rows")
     return graph.node("Add", [embedded, positions], "decoder.embedded"), step
 
 
@@ -65,7 +73,8 @@ def _cross_attention(dialect: OnnxRuntimeDialect, x: str, block: str, layer: int
 def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advance) -> None:
     """Write the decoder.
 
-    Inputs: `embedded` float32 [rows, new, state], of tokens (embedding.py); `past_length` int64 [1]; `bias` float32
+    Inputs: `embedded` float32 [rows, new, state], of tokens (embedding.py); `past_length` int64 [1], or with
+    cross-attention in bytes [rows]; `bias` float32
     [n_vocab], zeros and minus infinity, added to the logits; `count` int64 [1], of tokens that are ranked; for each
     layer i `cross_k_i`, `cross_v_i` float32 [windows, heads, length, head size] and `past_k_i`, `past_v_i` float32
     [rows, heads, capacity, head size]. Rows of one window are adjacent, equally many for each. Of bytes,
@@ -79,7 +88,7 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
     """
     graph, sizes = dialect.graph, dialect.checkpoint.dimensions
     embedded = graph.input("embedded", np.float32, ["rows", "new", sizes.n_text_state])
-    past = graph.input("past_length", np.int64, [1])
+    past = graph.input("past_length", np.int64, ["rows" if dialect.cross_in_bytes else 1])
     bias = graph.input("bias", np.float32, [sizes.n_vocab])
     count = graph.input("count", np.int64, [1])
     for layer in range(sizes.n_text_layer):

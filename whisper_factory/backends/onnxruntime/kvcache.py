@@ -35,10 +35,10 @@ class KVMemory:
         row = dimensions.n_text_state * np.dtype(kind).itemsize
         self.cross_kv = Slab(count, spec.profile.max_batch_size, spec.max_cross_len * row, resident, kind)
 
-    def open(self, windows: int, length: int) -> KVBlock:
-        """Memory for a batch of windows of `length` encoder positions, one row each."""
+    def open(self, windows: int, length: int, beams: int = 1) -> KVBlock:
+        """Memory for a batch of windows of `length` encoder positions, `beams` rows each."""
         self.close()
-        return self._block(0, windows, 1, length)
+        return self._block(0, windows, beams, length)
 
     def close(self) -> None:
         """Close what is open."""

@@ -20,49 +20,24 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory.backends.onnx_graph.embedding import TokenEmbedding
+from whisper_factory.backends.onnxruntime.binding import BoundStep, Caches, bind_input, bind_output
 from whisper_factory.backends.onnxruntime.files import EMBEDDING
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
 from whisper_factory.backends.onnxruntime.opened import Opened
+from whisper_factory.backends.onnxruntime.places import OnnxRuntimePlaces
 from whisper_factory.backends.onnxruntime.sizes import cross_in_bytes, lanes_of
 from whisper_factory.backends.requests import check_mel, check_tokens, windows_of
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.threads import Stopped, physical_cores
 from whisper_factory.whisper.dimensions import WINDOW_FRAMES
 
-if TYPE_CHECKING:
-    import onnxruntime
-
 Array = NDArray[Any]
-
-
-def _bind_input(binding: onnxruntime.IOBinding, name: str, array: Array) -> None:
-    """Bind memory, not its present content: the array must outlive the binding and stay where it is."""
-    binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-
-def _bind_output(binding: onnxruntime.IOBinding, name: str, array: Array) -> None:
-    binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-
-def _names(kind: str, layers: int) -> list[str]:
-    """Names of a KV cache's tensors in the graphs, in the order of `Tensors`."""
-    return [f"{kind}_{part}_{layer}" for layer in range(layers) for part in "kv"]
-
-
-def _cross(block: KVBlock, layers: int) -> list[tuple[str, Array]]:
-    """Cross-attention's tensors by their names in the graphs: keys and values, and what those in bytes have beside."""
-    names = _names("cross", layers)
-    found = [*zip(names, block.cross, strict=True)]
-    if block.beside:
-        names = [*(f"{name}_scale" for name in names), *(f"{name}_sum" for name in names[::2])]
-        found += zip(names, block.beside, strict=True)
-    return found
 
 
 class Lane:
@@ -102,26 +77,32 @@ class Lane:
         """
         check_mel(self.spec, mel.shape)
         batch, _, frames = mel.shape
-        length = frames // 2 + (self.spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
-        block = self.memory.open(batch, length)
+        block = self.memory.open(batch, self._positions(frames))
         try:
-            self._fill(block, np.ascontiguousarray(mel, np.float32))
+            self.fill(Caches(block.cross, block.beside, block.past), np.ascontiguousarray(mel, np.float32))
         except BaseException:
             block.close()
             raise
         return OnnxRuntimeUtterance(self, block)
 
-    def _fill(self, block: KVBlock, mel: NDArray[np.float32]) -> None:
-        encoder = self.opened.encoder
-        binding = encoder.io_binding()
-        for window in range(len(mel)):
+    def fill(self, caches: Caches, mel: NDArray[np.float32], first: int = 0) -> None:
+        """Encode log-mel windows [windows, n_mels, frames] into the places from `first` on."""
+        binding = self.opened.encoder.io_binding()
+        for place, window in enumerate(mel, first):
             self.go_on()
-            _bind_input(binding, "mel", mel[window:window + 1])
-            for name, array in _cross(block, self.spec.dimensions.n_text_layer):
-                _bind_output(binding, name, array[window:window + 1])
+            bind_input(binding, "mel", window[None])
+            for name, array in caches.cross_by_name():
+                bind_output(binding, name, array[place:place + 1])
             self.opened.between()
-            encoder.run_with_iobinding(binding, self.opened.encoder_run)
+            self.opened.encoder.run_with_iobinding(binding, self.opened.encoder_run)
         self.opened.between()
+
+    def places(self, count: int, frames: int, beams: int) -> OnnxRuntimePlaces:
+        """See `backends.Lane`."""
+        return OnnxRuntimePlaces(self, self.memory.open(count, self._positions(frames), beams), beams)
+
+    def _positions(self, frames: int) -> int:
+        return frames // 2 + (self.spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
 
 
 class OnnxRuntimeEngine(Lane):
@@ -143,15 +124,17 @@ class OnnxRuntimeEngine(Lane):
         """See `backends.LanesEngine`: two, of integers; a pool of pages that is smaller than all need is not shared.
 
         With T threads their sessions have T - 1: each lane's thread is one of them while it runs an operator, so that
-        together they are T.
+        together they are T. With one thread there is one lane.
         """
-        if self.threads < 2 or not lanes_of(self.spec):
+        if not lanes_of(self.spec):
             return []
         self.memory.close()
-        self.opened.use(self.threads - 1)
-        self._second = self._second or KVMemory(self.spec)
-        return [Lane(self.spec, 1, self.opened, self.embedding, memory, stopped)
-                for memory in (self.memory, self._second)]
+        self.opened.use(max(1, self.threads - 1))
+        memories = [self.memory]
+        if self.threads > 1:
+            self._second = self._second or KVMemory(self.spec)
+            memories.append(self._second)
+        return [Lane(self.spec, 1, self.opened, self.embedding, memory, stopped) for memory in memories]
 
 
 class OnnxRuntimeUtterance:
@@ -160,8 +143,7 @@ class OnnxRuntimeUtterance:
     def __init__(self, engine: Lane, block: KVBlock, length: int = 0) -> None:
         self.length = length
         self._engine, self._block = engine, block
-        self._binding: onnxruntime.IOBinding | None = None
-        self._asked: set[str] = set()  # the outputs that it binds
+        self._bound: BoundStep | None = None
 
     @property
     def rows(self) -> int:
@@ -198,33 +180,15 @@ class OnnxRuntimeUtterance:
         new = tokens.shape[1]
         embedded = self._engine.embedding.rows(tokens)
         self._block.reserve(self.length + new)
-        if self._binding is None or (self._embedded.shape, self._asked) != (embedded.shape, {*outputs}):
-            self._binding, self._asked = self._bind(*tokens.shape), {*outputs}
-        self._embedded[:] = embedded
-        self._past[0], self._count[0] = self.length, count
-        _bind_input(self._binding, "bias", bias)
-        for name, array in outputs.items():
-            _bind_output(self._binding, name, array)
-        self._engine.opened.decoder.run_with_iobinding(self._binding)
+        if self._bound is None or (self._bound.new, self._bound.asked) != (new, frozenset(outputs)):
+            self._bound = self._bind(new, frozenset(outputs))
+        self._bound.run(embedded, self.length, bias, outputs, count)
         self.length += new
 
-    def _bind(self, rows: int, new: int) -> onnxruntime.IOBinding:
-        """A binding of all but the bias and what is asked for, as it lies now: good until a buffer moves, a shape
-        changes, or something else is asked for (what was asked for before would be written too, where it lay)."""
-        spec = self._engine.spec
-        layers = spec.dimensions.n_text_layer
-        self._embedded = np.empty((rows, new, spec.dimensions.n_text_state), np.float32)
-        self._past, self._count = np.empty(1, np.int64), np.empty(1, np.int64)
-        binding = self._engine.opened.decoder.io_binding()
-        _bind_input(binding, "embedded", self._embedded)
-        _bind_input(binding, "past_length", self._past)
-        _bind_input(binding, "count", self._count)
-        for name, array in _cross(self._block, layers):  # each query is a product of its own with a matrix of bytes
-            _bind_input(binding, name, array[:, :, None] if array.dtype == np.int8 else array)
-        for name, array in zip(_names("past", layers), self._block.past, strict=True):
-            _bind_input(binding, name, array)
-            _bind_output(binding, name.replace("past", "present"), array)  # the same memory: updated in place
-        return binding
+    def _bind(self, new: int, asked: frozenset[str]) -> BoundStep:
+        spec, block = self._engine.spec, self._block
+        return BoundStep(self._engine.opened.decoder, Caches(block.cross, block.beside, block.past), new,
+                         spec.dimensions.n_text_state, asked, self.rows if cross_in_bytes(spec) else 1)
 
     def select(self, rows: NDArray[np.int64]) -> None:
         """Row i continues from the past of former row rows[i].
@@ -243,7 +207,7 @@ class OnnxRuntimeUtterance:
         self._block.select_rows(rows, self.length)
         self._block.select_windows(windows)
         if (self.rows, self._block.windows) != before:
-            self._binding = None
+            self._bound = None
 
     def rewind(self) -> None:
         """Forget every token, and give their pages back; rows and their windows stay as they are."""
@@ -256,10 +220,10 @@ class OnnxRuntimeUtterance:
 
     def split(self, windows: int) -> OnnxRuntimeUtterance:
         """Leave all but the first `windows` windows, 1 or more, to an utterance of its own."""
-        self._binding = None
+        self._bound = None
         return OnnxRuntimeUtterance(self._engine, self._block.split(windows, self.length), self.length)
 
     def close(self) -> None:
         """Give the memory back: to the system in paged mode, to the next utterance in contiguous mode."""
-        self._binding = None
+        self._bound = None
         self._block.close()
