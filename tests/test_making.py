@@ -13,7 +13,7 @@ from whisper_factory import making, plan
 from whisper_factory.errors import UserError
 from whisper_factory.plan import Plan
 from whisper_factory.planned_steps import PlannedStep
-from whisper_factory.steps import STEPS, validate
+from whisper_factory.steps import STEPS, reference, validate
 from whisper_factory.steps.context import Context
 from whisper_factory.store import Store
 
@@ -35,6 +35,17 @@ class Begun:
         self.closed = True
 
 
+class Started:
+    """Stands for what hears the reference."""
+
+    def __init__(self, step: PlannedStep) -> None:
+        assert step.name == "reference"
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
 class Noting:
     """Stands for every step. The reference does something meanwhile, as the real one does."""
 
@@ -42,9 +53,17 @@ class Noting:
         self.failing = failing
         self.did: list[str] = []
         self.auditions: list[Any] = []
+        self.ears: list[Started] = []  # started before the reference is made
+        self.given: list[Any] = []  # of them, to the reference
         monkeypatch.setattr(validate, "begin", Begun)
+        monkeypatch.setattr(reference, "begin", self.start)
         for module in STEPS.values():
             monkeypatch.setattr(module, "run", self.run)
+
+    def start(self, step: PlannedStep) -> Started:
+        assert self.did == [], "before weights are fetched"
+        self.ears.append(Started(step))
+        return self.ears[-1]
 
     def run(self, step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context) -> None:
         self.did.append(step.name)
@@ -53,6 +72,7 @@ class Noting:
         if step.name == self.failing:
             raise UserError("as it was told")
         if step.name == "reference":
+            self.given.append(context.ears)
             context.meanwhile()
             self.did.append("reference heard")
         if step.name == "validate":
@@ -79,6 +99,8 @@ def test_a_quick_engine_is_made_while_the_reference_is_heard(tmp_path: Path, mon
     (begun,) = steps.auditions
     assert isinstance(begun, Begun), "validation goes on with what was begun meanwhile"
     assert begun.closed
+    assert steps.given == steps.ears, "what was started while weights were fetched hears the reference"
+    assert [ears.closed for ears in steps.ears] == [1]
     make(planned, tmp_path)
     assert steps.did == BESIDE, "nothing is made twice"
     assert [step.name for step in making.Run(planned, Store(tmp_path)).order()] == list(QUICK)
@@ -96,6 +118,29 @@ def test_else_they_are_made_as_planned(
     make(planned, tmp_path)
     assert [name for name in steps.did if name != "reference heard"] == [step.name for step in planned.steps]
     assert steps.auditions in ([], [None])
+    assert steps.ears == []
+
+
+def test_weights_that_cannot_be_fetched_end_what_was_to_hear_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, planned = Noting(monkeypatch, "fetch"), made("model=tiny.en", "profile=duplex_lowmem")
+    with pytest.raises(UserError, match=r"^as it was told$"):
+        make(planned, tmp_path)
+    assert [ears.closed for ears in steps.ears] == [1]
+    assert steps.given == []
+
+
+def test_with_weights_at_hand_the_reference_starts_what_hears_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, planned = Noting(monkeypatch), made("model=tiny.en", "profile=duplex_lowmem")
+    with making.Run(planned, Store(tmp_path)) as run:
+        run.ensure(planned.steps[0])
+    assert [ears.closed for ears in steps.ears] == [1]
+    make(planned, tmp_path)
+    assert len(steps.ears) == 1
+    assert steps.given == [None]
 
 
 @pytest.mark.parametrize("failing", ["convert", "build"])

@@ -11,11 +11,12 @@ from pathlib import Path
 from whisper_factory import outputs, progress
 from whisper_factory.plan import Plan
 from whisper_factory.planned_steps import REFERENCE_BACKEND, PlannedStep
-from whisper_factory.steps import STEPS
+from whisper_factory.steps import STEPS, reference
 from whisper_factory.steps import validate as validation
 from whisper_factory.steps.audition import Audition
 from whisper_factory.steps.closing import Closing
 from whisper_factory.steps.context import Context
+from whisper_factory.steps.listening import Ears
 from whisper_factory.store import Finished, Store
 
 log = logging.getLogger(__name__)
@@ -31,19 +32,25 @@ class Run(Closing):
         self.storage = storage
         self.finished: dict[str, Finished] = {}
         self.sound: set[str] = set()
+        self.ears: Ears | None = None  # of the reference, started while weights are fetched
         self.audition: Audition | None = None  # of the engine that is made beside the reference
 
     def close(self) -> None:
-        """End an audition that nobody went on with."""
-        if self.audition:
-            self.audition.close()
+        """End what was begun and nobody went on with."""
+        for begun in (self.ears, self.audition):
+            if begun:
+                begun.close()
 
     def order(self) -> list[PlannedStep]:
         """The steps as they are made: as planned, but for a reference beside which others are made."""
         steps = list(self.plan.steps)
-        if self._beside_reference() and self.storage.find("reference", self.steps["reference"].key) is None:
+        if self._reference_first():
             steps.sort(key=lambda step: step.name not in ("fetch", "reference"))
         return steps
+
+    def _reference_first(self) -> bool:
+        """Whether there is a reference to be made beside which others are."""
+        return self._beside_reference() and self.storage.find("reference", self.steps["reference"].key) is None
 
     def _beside_reference(self) -> bool:
         """Whether the engine may be made beside the reference: if that is quick, and no choice depends on its times."""
@@ -81,10 +88,12 @@ class Run(Closing):
         for name in step.inputs:
             self.check(self.steps[name])
         log.info("%-9s %s (%s)", step.name, step.about, step.key[:12])
+        if step.name == "fetch" and not self.ears and self._reference_first():
+            self.ears = reference.begin(self.steps["reference"])
         context = Context(_say, self.storage.downloads, self.failures, progress.of_step(step.name, _say),
                           self.storage.caches)
         if step.name == "reference" and self._beside_reference():
-            context = replace(context, meanwhile=self._meanwhile)
+            context, self.ears = replace(context, meanwhile=self._meanwhile, ears=self.ears), None
         if step.name == "validate":  # the first time; what was heard once has to be heard again
             context, self.audition = replace(context, audition=self.audition), None
         inputs = {name: self.finished[name].path for name in step.inputs}
@@ -100,8 +109,9 @@ class Run(Closing):
         try:
             self.finished[step.name] = self.storage.make(step.name, step.key, step.record, work, context.say, check)
         finally:
-            if context.audition:
-                context.audition.close()
+            for begun in (context.ears, context.audition):
+                if begun:
+                    begun.close()
         self.sound.add(step.name)
         took = f"done in {time.monotonic() - started:.1f} s" if ran else "was made by another process meanwhile"
         log.info("%-9s %s", step.name, took)

@@ -50,6 +50,23 @@ def test_edge_recordings_are_heard_side_by_side_as_they_are_one_by_one(
     assert together["threads"] == alone["threads"]
 
 
+@pytest.mark.parametrize(("edge", "asked", "warm_up"), [(True, [3, 0, 1, 2], False), (False, [0, 1, 2, 3], True)])
+def test_what_is_timed_is_heard_by_an_engine_that_is_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edge: bool, asked: list[int], warm_up: bool
+) -> None:
+    """By an edge recording that has to be heard anyway; where there is none, by a clip that is heard once more."""
+    given = [{"paths": [str(clip("river"))], "edge": edge and place == 3, "place": place} for place in range(4)]
+
+    def listen(self: Any, engine: Path, requests: list[dict[str, Any]], *other: Any, **named: Any) -> dict[str, Any]:
+        assert [request["place"] for request in requests] == asked
+        assert named == {"warm_up": warm_up}
+        return {"clips": [{"place": request["place"]} for request in requests]}
+
+    monkeypatch.setattr(audition.Ears, "listen", listen)
+    with Audition(duplex() / "engine", given, tmp_path / "scratch") as begun:
+        assert begun.report(1)["clips"] == [{"place": place} for place in range(4)]
+
+
 def test_nothing_is_left_of_one_that_cannot_be_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*given: Any, **named: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -60,7 +60,8 @@ class Audition(Closing):
         """
         rows = dict(zip(self._apart, self._others.answer(progress) if self._apart else [], strict=True))
         left = [index for index in range(len(self._requests)) if index not in rows]
+        left.sort(key=lambda index: not self._requests[index]["edge"])  # nobody asks how long these take: they warm up
         report = self._alone.listen(self._engine, [self._requests[index] for index in left], self._scratch, repeats,
-                                    progress)
+                                    progress, warm_up=not self._requests[left[0]]["edge"])
         rows |= zip(left, report["clips"], strict=True)
         return {**report, "clips": [rows[index] for index in range(len(rows))]}

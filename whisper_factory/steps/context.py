@@ -8,6 +8,7 @@ from pathlib import Path
 
 from whisper_factory.progress import Progress, silent
 from whisper_factory.steps.audition import Audition
+from whisper_factory.steps.listening import Ears
 
 
 def nothing() -> None:
@@ -24,4 +25,5 @@ class Context:
     progress: Progress = silent  # how a long piece of work shows how far it is
     caches: Path | None = None  # where a toolkit may keep what makes its next build faster
     meanwhile: Callable[[], None] = nothing  # what a step may do, once, while its processes are at work
+    ears: Ears | None = None  # of the reference, started already
     audition: Audition | None = None  # of the engine that is to be validated, begun already

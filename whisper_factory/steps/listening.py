@@ -108,18 +108,19 @@ class Ears(Closing):
         self._children.close()
 
     def listen(self, engine: Path, requests: list[dict[str, Any]], scratch: Path, repeats: int,
-               progress: Progress = silent) -> dict[str, Any]:
+               progress: Progress = silent, warm_up: bool = True) -> dict[str, Any]:
         """Transcribe the clips, one at a time, in one process; `measure`'s report.
 
         Args:
             progress: of the clips.
+            warm_up: hear the first once more, before it is timed.
 
         Raises:
             UserError: a clip cannot be read.
             EnvironmentFault: the child failed; carries its last lines.
         """
         self._shares = [list(range(len(requests)))]
-        self._ask(engine, [{"clips": requests}], scratch, ["--repeats", str(repeats)])
+        self._ask(engine, [{"clips": requests, "warm_up": warm_up}], scratch, ["--repeats", str(repeats)])
         (report,) = self._answers(progress)
         return report
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whisper_factory.backends import onnxruntime
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, Profile
@@ -38,15 +38,13 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     params, scratch = step.params, out / "scratch"
     engine = scratch / "engine"
     engine.mkdir(parents=True)
-    requests = listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
-    dimensions = Dimensions(**params["dimensions"])
-    spec = _spec(params["model"], params["backend"][0], dimensions, _batch(dimensions, len(requests)))
-    with listening.Ears(spec.backend, listening.side_by_side(spec)) as ears:
+    requests, spec = _requests(step), _spec(step)
+    with context.ears or begin(step) as ears:
         with as_given(step, inputs["fetch"]):
             weights = convert.checked(inputs["fetch"], params["kind"], spec.model, spec.dimensions)
             checkpoint = Checkpoint.unwritten(spec.model, spec.precision, weights)
             onnxruntime.build_from(checkpoint, inputs["fetch"] / VOCABULARY, spec, engine, context.say,
-                                   context.progress)
+                                   context.progress, apart=True)
         ears.ask(engine, requests, scratch, spec.profile.max_batch_size)
         context.meanwhile()
         clips = ears.answer(context.progress)
@@ -56,10 +54,24 @@ def run(step: PlannedStep, inputs: dict[str, Path], out: Path, context: Context)
     (out / TRANSCRIPTS).write_text(json.dumps(heard, indent=1) + "\n", encoding="utf-8")
 
 
-def _spec(model: str, backend: str, dimensions: Dimensions, batch: int) -> EngineSpec:
+def begin(step: PlannedStep) -> listening.Ears:
+    """Start what hears, for a run of this step that is to come: it imports what that takes beside other work."""
+    spec = _spec(step)
+    return listening.Ears(spec.backend, listening.side_by_side(spec))
+
+
+def _requests(step: PlannedStep) -> list[dict[str, Any]]:
+    params = step.params
+    return listening.clip_requests(step.hints["clips"], params["max_input_len"], params["short_window"])
+
+
+def _spec(step: PlannedStep) -> EngineSpec:
+    params, dimensions = step.params, Dimensions(**step.params["dimensions"])
+    batch = _batch(dimensions, len(_requests(step)))
     return EngineSpec(
-        model=model, backend=backend, dimensions=dimensions, precision=Precision("float32", 0, "float32"),
-        profile=Profile("reference", batch, 1, WINDOW_FRAMES, 224, "max", 0, 0), kv_cache=KVCache("contiguous", 64),
+        model=params["model"], backend=params["backend"][0], dimensions=dimensions,
+        precision=Precision("float32", 0, "float32"), kv_cache=KVCache("contiguous", 64),
+        profile=Profile("reference", batch, 1, WINDOW_FRAMES, 224, "max", 0, 0),
     )
 
 

@@ -19,6 +19,7 @@ from whisper_factory import digest
 from whisper_factory.backends import onnxruntime
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError
+from whisper_factory.whisper.checkpoint import Checkpoint
 
 Lookup = Callable[[str], Path]
 FILES = {"encoder.onnx", "encoder.weights", "end_anchor.bin", "decoder.onnx", "decoder.weights",
@@ -68,6 +69,20 @@ def test_without_an_anchor(checkpoints: Lookup, tmp_path: Path) -> None:
     states = loaded.opened.encoder.run(["encoder_states"], {"mel": np.zeros((1, 80, 100), np.float32)})[0]
     assert states.shape == (1, 50, 128)
     assert loaded.encode(np.zeros((1, 80, 100), np.float32)).decode(np.array([[1, 2]])).shape == (1, 51864)
+
+
+def test_products_apart_compute_the_same(checkpoints: Lookup, engines: Lookup, tmp_path: Path) -> None:
+    """To the bit: each of their numbers is the same sum."""
+    opened, apart = Checkpoint.open(checkpoints("float32")), tmp_path / "apart"
+    apart.mkdir()
+    onnxruntime.build_from(opened, checkpoints("float32") / "vocabulary.tiktoken",
+                           make_spec(opened.dimensions, "float32"), apart, lambda line: None, apart=True)
+    operators = [node.op_type for node in onnx.load(apart / "encoder.onnx", load_external_data=False).graph.node]
+    assert "Split" not in operators
+    mel = np.random.default_rng(0).normal(size=(1, 80, 600)).astype(np.float32)
+    one, other = (onnxruntime.load(engine).opened.encoder.run(None, {"mel": mel})
+                  for engine in (engines("float32"), apart))
+    assert all(map(np.array_equal, one, other))
 
 
 def test_only_the_anchor_is_computed(engines: Lookup, tmp_path: Path) -> None:

@@ -103,17 +103,19 @@ def build(
 
 
 def build_from(checkpoint: Checkpoint, vocabulary: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],
-               progress: Progress = silent) -> None:
+               progress: Progress = silent, apart: bool = False) -> None:
     """As `build`, of a checkpoint that has no directory.
 
     Args:
         vocabulary: the rank file.
+        apart: of floats, for an engine that is not kept: an encoder that computes the same in a little less time, and
+            has other bytes (`pack.ApartDialect`).
     """
     check(spec)
     tools()
     from whisper_factory.backends.onnxruntime.assemble import build_engine
 
-    build_engine(checkpoint, vocabulary, spec, out, say, progress)
+    build_engine(checkpoint, vocabulary, spec, out, say, progress, apart)
 
 
 def load(engine: Path, threads: int | None = None) -> OnnxRuntimeEngine:

@@ -15,7 +15,7 @@ from whisper_factory.backends.onnxruntime import sizes
 from whisper_factory.backends.onnxruntime.decoder import write_decoder
 from whisper_factory.backends.onnxruntime.files import ANCHOR, DECODER, EMBEDDING, ENCODER, VOCABULARY
 from whisper_factory.backends.onnxruntime.many_rows import ManyRowsDialect
-from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
+from whisper_factory.backends.onnxruntime.pack import ApartDialect, OnnxRuntimeDialect
 from whisper_factory.backends.onnxruntime.token_rows import TokenRowsDialect
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.progress import LAYERS, Progress
@@ -23,8 +23,8 @@ from whisper_factory.whisper.checkpoint import Checkpoint
 
 
 def build_engine(checkpoint: Checkpoint, vocabulary: Path, spec: EngineSpec, out: Path, say: Callable[[str], None],
-                 progress: Progress) -> None:
-    """See `whisper_factory.backends.onnxruntime.build`. Holds one layer's weights at a time, and the encoder
+                 progress: Progress, apart: bool = False) -> None:
+    """See `whisper_factory.backends.onnxruntime.build_from`. Holds one layer's weights at a time, and the encoder
     while it computes the end anchor."""
     check_checkpoint(checkpoint, spec)
     in_bytes = sizes.cross_in_bytes(spec)
@@ -33,7 +33,7 @@ def build_engine(checkpoint: Checkpoint, vocabulary: Path, spec: EngineSpec, out
     def encoder(weights: WeightFile) -> OnnxRuntimeDialect:
         if spec.precision.bits == 8:
             return ManyRowsDialect(Graph("encoder", weights, BLOCKED_OPSET), checkpoint, in_bytes)
-        return OnnxRuntimeDialect(Graph("encoder", weights, opset), checkpoint, in_bytes)
+        return (ApartDialect if apart else OnnxRuntimeDialect)(Graph("encoder", weights, opset), checkpoint, in_bytes)
 
     def decoder(weights: WeightFile) -> OnnxRuntimeDialect:
         if spec.precision.bits == 8 and in_bytes:
