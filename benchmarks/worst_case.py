@@ -1,7 +1,8 @@
 """An engine at its worst, in this process: `python benchmarks/worst_case.py ENGINE` prints bytes as JSON.
 
-As many windows as it takes (of several twice as many: two batches may be heard at once), all of the longest audio, all
-beams, answers of the full length: <|endoftext|> is forbidden. Imports what running an engine imports, and nothing else.
+As many windows as it takes (of several three times as many: two batches may be heard at once, and others begin as they
+end), all of the longest audio, all beams, answers of the full length: <|endoftext|> is forbidden. Imports what running
+an engine imports, and nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def worst_case(engine: Path) -> dict[str, int]:
     spec = EngineSpec.load(engine)
     speech = np.concatenate([read_audio(clip.path) for clip in clips.bundled("full")])
     length = spec.profile.max_input_len * HOP_LENGTH
-    windows = spec.profile.max_batch_size * (2 if spec.profile.max_batch_size > 1 else 1)
+    windows = spec.profile.max_batch_size * (3 if spec.profile.max_batch_size > 1 else 1)
     audio = [speech[start * length // 2 :][:length] for start in range(windows)]  # as they lie: once a large block has
     # been freed, glibc keeps others of its size, which loading leaves behind
     meter = resident.Meter(backends.get(spec.backend).LIBRARIES)

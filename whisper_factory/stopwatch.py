@@ -108,8 +108,10 @@ class Stopwatch:
         def timed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(method)
             def call(*given: Any) -> Any:
-                result = self._call(PLACES.get(name, "other"), partial(method, *given))
-                if name == "begin" and self._lap.first_token is None:
+                language = name == "begin" and len(given[1]) == 1
+                part: Part = "language" if language else PLACES.get(name, "other")
+                result = self._call(part, partial(method, *given))
+                if part == "prompt" and self._lap.first_token is None:
                     self._lap.first_token = time.perf_counter() - self._start
                 return result
 

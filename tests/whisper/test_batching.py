@@ -43,13 +43,10 @@ def test_neighbours_in_length_share_a_batch() -> None:
     assert told(list(batching.batches(given, 2, even=False))) == [[3, 1], [5, 9], [2]]
 
 
-@pytest.mark.parametrize(("count", "size", "sizes"), [
-    (9, 8, [5, 4]), (13, 8, [7, 6]), (17, 8, [5, 4, 4, 4]), (65, 8, [7, 6, 7, 6, 7, 6, 7, 6, 7, 6]), (3, 1, [1, 1, 1]),
-    (1, 2, [1]), (0, 2, [])])
-def test_lanes_have_as_many_batches_and_the_longest_audio_first(count: int, size: int, sizes: list[int]) -> None:
-    made = told(list(batching.batches(jobs(*((samples, 20) for samples in range(count))), size, even=True, lanes=2)))
-    assert [samples for batch in made[::-1] for samples in batch] == list(range(count))
-    assert sorted(map(len, made)) == sorted(sizes)
+def test_windows_of_as_many_frames_flow_together() -> None:
+    """The longest audio first; of unlike frames neighbours do."""
+    assert told(list(batching.flows(jobs((1, 20), (3, 20), (2, 20)), 2))) == [[3, 2, 1]]
+    assert told(list(batching.flows(jobs((1, 10), (4, 40), (2, 20), (3, 20), (5, 40)), 2))) == [[5, 4], [3, 2], [1]]
 
 
 def test_batches_as_long_as_each_other_are_one_stream() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from whisper_factory.backends import Places
 from whisper_factory.whisper import flow
 from whisper_factory.whisper.beam import BeamSearch
 from whisper_factory.whisper.greedy import Greedy
@@ -92,12 +93,13 @@ class Rules(Suppression):
 
 
 def waiting(scripts: list[list[int]], beams: int, found: dict[int, Sequenced], limit: int) -> Iterator[flow.Waiting]:
-    def listen(index: int, places: Scripted, place: int) -> None:
+    def begin(index: int, places: Places, place: int) -> flow.Begun:
         places.listen(place, np.full((1, 1), index, np.float32))
+        how: Search = Greedy(EOT, [limit]) if beams == 1 else BeamSearch(beams, EOT, [limit])
+        return flow.Begun(PROMPT, how, partial(found.__setitem__, index))
 
     for index in range(len(scripts)):
-        how: Search = Greedy(EOT, [limit]) if beams == 1 else BeamSearch(beams, EOT, [limit])
-        yield flow.Waiting(partial(listen, index), PROMPT, how, partial(found.__setitem__, index))  # type: ignore[arg-type]
+        yield partial(begin, index)
 
 
 TOKENS = st.integers(0, 40).filter(lambda token: token != 3)

@@ -20,23 +20,26 @@ class Framed(Protocol):
 Job = TypeVar("Job", bound=Framed)
 
 
-def batches(jobs: Iterable[Job], size: int, even: bool, lanes: int = 1) -> Iterator[list[Job]]:
+def batches(jobs: Iterable[Job], size: int, even: bool) -> Iterator[list[Job]]:
     """Windows in batches: neighbours in length together, so that few frames are padding.
 
     Args:
         even: sort by the audio's length too: those of a batch then end after about as many tokens (half an hour of
             speech in eights: 11 % fewer steps). A pool of pages is better shared by windows of which some end early.
-        lanes: batches that are heard at once. Each gets as many, of about as many windows, the longest first, so that
-            all end together.
     """
     ordered = sorted(jobs, key=lambda job: (job.frames, len(job.audio) if even else 0))
-    if lanes == 1:
-        for start in range(0, len(ordered), size):
-            yield ordered[start:start + size]
-        return
-    count = min(len(ordered), lanes * -(-len(ordered) // (lanes * size)))
-    for place in reversed(range(count)):
-        yield ordered[place * len(ordered) // count:(place + 1) * len(ordered) // count]
+    for start in range(0, len(ordered), size):
+        yield ordered[start:start + size]
+
+
+def flows(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
+    """Windows that need not end together, the longest audio first: all, where the encoder sees as many frames of each;
+    else `size` neighbours in length, as it sees as many of all of them."""
+    ordered = sorted(jobs, key=lambda job: (job.frames, len(job.audio)), reverse=True)
+    if len({job.frames for job in jobs}) == 1:
+        size = len(ordered)
+    for start in range(0, len(ordered), size):
+        yield ordered[start:start + size]
 
 
 def frames_of(batch: Sequence[Framed]) -> int:

@@ -49,6 +49,14 @@ def detect_languages(utterance: Utterance, windows: int, tokenizer: Tokenizer) -
     return [codes[best] for best in logits[:, tokens].argmax(axis=1)]
 
 
+def detect_language(places: Places, place: int, tokenizer: Tokenizer) -> str:
+    """As `detect_languages`, of the window that was encoded into a place."""
+    bias = np.full(places.n_vocab, -np.inf, np.float32)
+    bias[list(tokenizer.language_tokens.values())] = 0
+    (token,), _ = places.begin(place, np.array([tokenizer.sot]), bias, 1)
+    return next(code for code, known in tokenizer.language_tokens.items() if known == int(token[0]))
+
+
 def decode(
     utterance: Utterance,
     tokenizer: Tokenizer,
@@ -86,12 +94,11 @@ def decode(
             for sequence, language, limit in zip(found, languages, limits, strict=True)]
 
 
-def waiting(listen: Callable[[Places, int], None], found: Callable[[Decoded], None], tokenizer: Tokenizer,
-            prompt: list[int], language: str | None, max_new_tokens: int, budget: int, num_beams: int) -> flow.Waiting:
-    """A window that is to be decoded as by `decode`, among others that begin and end apart from it (see `flow.run`).
+def begun(found: Callable[[Decoded], None], tokenizer: Tokenizer, prompt: list[int], language: str | None,
+          max_new_tokens: int, budget: int, num_beams: int) -> flow.Begun:
+    """A window that is decoded as by `decode`, among others that begin and end apart from it (see `flow.run`).
 
     Args:
-        listen: has it encoded into a place.
         found: is told the result.
     """
     limit = min(max_new_tokens, budget)
@@ -99,7 +106,7 @@ def waiting(listen: Callable[[Places, int], None], found: Callable[[Decoded], No
     def tell(sequence: search.Sequenced) -> None:
         found(_decoded(sequence, tokenizer, language, limit, max_new_tokens))
 
-    return flow.Waiting(listen, prompt, _how(num_beams, tokenizer.eot, [limit]), tell)
+    return flow.Begun(prompt, _how(num_beams, tokenizer.eot, [limit]), tell)
 
 
 def _decoded(sequence: search.Sequenced, tokenizer: Tokenizer, language: str | None, limit: int, max_new_tokens: int

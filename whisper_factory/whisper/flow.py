@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A window that is to be decoded."""
+class Begun:
+    """A window that was encoded into a place."""
 
-    listen: Callable[[Places, int], None]  # has it encoded into a place
     prompt: list[int]
     search: Search  # of this window alone
     found: Callable[[Sequenced], None]  # is told what was
+
+
+Waiting: TypeAlias = "Callable[[Places, int], Begun]"  # a window that is to be decoded: has it encoded into a place
 
 
 def run(places: Places, waiting: Iterator[Waiting], rules: Suppression) -> None:
@@ -49,7 +51,7 @@ def run(places: Places, waiting: Iterator[Waiting], rules: Suppression) -> None:
 class _Flow:
     def __init__(self, places: Places, waiting: Iterator[Waiting], rules: Suppression) -> None:
         self._places, self._waiting, self._rules = places, waiting, rules
-        self._seated: list[Waiting | None] = [None for _ in range(places.count)]
+        self._seated: list[Begun | None] = [None for _ in range(places.count)]
         self._feed: list[list[int]] = [[] for _ in range(places.count)]  # of each place, what its rows are fed next
 
     def run(self) -> None:
@@ -69,7 +71,7 @@ class _Flow:
             rows = slice(place * width, (place + 1) * width)
             self._choose(place, window, best[rows], logprobs[rows])
 
-    def _choose(self, place: int, window: Waiting, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
+    def _choose(self, place: int, window: Begun, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
         sources, chosen = window.search.choose(0, tokens, logprobs)
         if window.search.over[0]:
             window.found(window.search.results()[0])
@@ -81,9 +83,9 @@ class _Flow:
     def _seat(self) -> None:
         """Let waiting windows in where there is a place; what no window takes is given up."""
         for place in range(len(self._seated)):
-            while self._seated[place] is None and (window := next(self._waiting, None)):
+            while self._seated[place] is None and (begin := next(self._waiting, None)):
+                window = begin(self._places, place)
                 self._count = window.search.count
-                window.listen(self._places, place)
                 ranked = self._places.begin(place, np.asarray(window.prompt, np.int64), self._bias(True), self._count)
                 self._choose(place, window, *ranked)
         free = np.asarray([window is None for window in self._seated])

@@ -31,7 +31,6 @@ from whisper_factory.threads import shared
 from whisper_factory.whisper import batching, circles, decoding, flow, generating, notices, windows
 from whisper_factory.whisper.decoding import Decoded, decode, detect_languages
 from whisper_factory.whisper.dimensions import SAMPLE_RATE
-from whisper_factory.whisper.flow import Waiting
 from whisper_factory.whisper.languages import resolve_language
 from whisper_factory.whisper.logmel import log_mels
 from whisper_factory.whisper.notices import Heard
@@ -118,7 +117,8 @@ class Transcriber:
     ) -> list[Transcript]:
         """Transcribe clips of any length.
 
-        Windows run together, up to `options.batch_size` in a batch; of more, some engines hear two batches at once.
+        Windows run together, up to `options.batch_size` in a batch; of more, some engines hear twice as many at once,
+        and begin the next as soon as one has ended.
         Under padding_strategy `max` a clip's result does not depend on the others; else windows of a batch are as long
         as its longest needs, which neighbours in length share, so a clip may be heard in a longer window than it would
         be alone.
@@ -157,67 +157,65 @@ class Transcriber:
 
     def _run(self, jobs: list[_Job], size: int, at_once: bool, options: Options) -> None:
         """Hear windows, `size` at once; twice as many where the engine can."""
-        stopped, engine = threading.Event(), self.engine
-        lanes = engine.lanes(stopped) if jobs and at_once and isinstance(engine, LanesEngine) else []
-        if lanes and len({job.frames for job in jobs}) == 1 and not self._language_wanted(jobs):
-            queue = deque(sorted(jobs, key=lambda job: -len(job.audio)))  # what ends last is not begun last
-            each = min(size, -(-len(jobs) // len(lanes)))
-            shared(lambda lane, queue: self._run_flow(lane, queue, each, options, len(lanes)), lanes,
-                   len(lanes) * [queue], stopped)
+        engine = self.engine
+        if at_once and isinstance(engine, LanesEngine) and (lanes := len(engine.lanes(threading.Event()))):
+            for some in batching.flows(jobs, lanes * size):
+                self._flow(engine, some, size, options)
             return
-        batches = batching.batches(jobs, size, not self.spec.kv_cache.max_pages, max(1, len(lanes)))
-        if lanes:
-            shared(lambda lane, batch: self._run_batch(lane, batch, size, options, len(lanes)), lanes, batches, stopped)
-            return
+        batches = batching.batches(jobs, size, not self.spec.kv_cache.max_pages)
         for batch in batching.streams(batches) if self._streams(jobs, options) else batches:
             self._run_batch(engine, batch, size, options)
 
-    def _run_flow(self, lane: Lane, queue: deque[_Job], size: int, options: Options, beside: int) -> None:
+    def _flow(self, engine: LanesEngine, jobs: list[_Job], size: int, options: Options) -> None:
+        """Hear windows in all lanes of an engine."""
+        stopped, queue, frames = threading.Event(), deque(jobs), batching.frames_of(jobs)
+        lanes = engine.lanes(stopped)
+        each = min(size, -(-len(jobs) // len(lanes)))
+        shared(lambda lane, queue: self._run_flow(lane, queue, each, frames, options, len(lanes)), lanes,
+               len(lanes) * [queue], stopped)
+
+    def _run_flow(self, lane: Lane, queue: deque[_Job], size: int, frames: int, options: Options, beside: int) -> None:
         """Of windows that others take from too: `size` at once, the next as soon as one has ended.
 
         Args:
             beside: lanes that do so, this one included.
         """
-        start, taken, frames = time.perf_counter(), list[_Job](), queue[0].frames if queue else 0
+        start, taken = time.perf_counter(), list[_Job]()
 
-        def waiting() -> Iterator[Waiting]:
+        def waiting() -> Iterator[flow.Waiting]:
             while queue:
                 try:
                     job = queue.popleft()
                 except IndexError:  # another was quicker
                     return
                 taken.append(job)
-                tokenizer, (prompt,), _, limit, (budget,), beams = self._task([job], options)
-                yield decoding.waiting(partial(self._listen, job), partial(setattr, job, "decoded"), tokenizer, prompt,
-                                       job.language, limit, budget, beams)
+                yield partial(self._begin, job, frames, options)
 
-        if frames:
-            flow.run(lane.places(size, frames, options.num_beams), waiting(), Suppression(self.tokenizer))
-            self._leave_circles(lane, taken, frames, options)
+        flow.run(lane.places(size, frames, options.num_beams), waiting(), Suppression(self.tokenizer))
+        self._leave_circles(lane, taken, frames, options)
         before = sum(float(job.seconds.sum()) for job in taken)
         for job in taken:
             job.seconds[2] = (time.perf_counter() - start - before) / len(taken)
             job.seconds /= beside
 
-    def _listen(self, job: _Job, places: Places, place: int) -> None:
+    def _begin(self, job: _Job, frames: int, options: Options, places: Places, place: int) -> flow.Begun:
         marks = [time.perf_counter()]
-        (mel,) = self._log_mels([job], job.frames)
+        (mel,) = self._log_mels([job], frames)
         marks.append(time.perf_counter())
         places.listen(place, mel)
         job.seconds[:2] = np.diff([*marks, time.perf_counter()])
+        if self._language_wanted([job]):
+            job.language = decoding.detect_language(places, place, self.tokenizer)
+        tokenizer, (prompt,), _, limit, (budget,), beams = self._task([job], options)
+        return decoding.begun(partial(setattr, job, "decoded"), tokenizer, prompt, job.language, limit, budget, beams)
 
     def _streams(self, jobs: list[_Job], options: Options) -> bool:
         """Whether more windows than a batch has can be given to the engine at once."""
         return (isinstance(self.engine, StreamingEngine) and options.num_beams == 1
                 and not self.spec.kv_cache.max_pages and not self._language_wanted(jobs))
 
-    def _run_batch(self, engine: Engine | GeneratingEngine, jobs: list[_Job], size: int, options: Options,
-                   beside: int = 1) -> None:
-        """Of windows that are decoded together: `size` at once, if there are more.
-
-        Args:
-            beside: batches that are heard at once, this one included.
-        """
+    def _run_batch(self, engine: Engine | GeneratingEngine, jobs: list[_Job], size: int, options: Options) -> None:
+        """Of windows that are decoded together: `size` at once, if there are more."""
         frames = batching.frames_of(jobs)
         marks = [time.perf_counter()]
         if isinstance(engine, ListeningEngine):
@@ -240,7 +238,7 @@ class Transcriber:
                 self._leave_circles(engine, jobs, frames, options)
         marks.append(time.perf_counter())
         for job in jobs:
-            job.seconds = np.diff(marks) / (len(jobs) * beside)
+            job.seconds = np.diff(marks) / len(jobs)
 
     def _decode(self, engine: Engine, utterance: Utterance, jobs: list[_Job], options: Options, marks: list[float]
                 ) -> None:

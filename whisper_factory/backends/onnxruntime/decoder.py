@@ -33,29 +33,28 @@ class _Step(NamedTuple):
 
 def _embed(dialect: OnnxRuntimeDialect, embedded: str, past: str) -> tuple[str, _Step]:
     """Tokens' embeddings with their positions added, [rows, new, state], and what depends on the lengths alone."""
-    graph = dialect.graph
+    graph, apart = dialect.graph, dialect.cross_in_bytes  # whether rows have lengths of their own
     rows = graph.node("Shape", [embedded], "step.rows", start=0, end=1)
     new = graph.node("Shape", [embedded], "step.new", start=1, end=2)
-    total = graph.node("Add", [past, new], "step.total")  # of each row, or of all
+    total = graph.node("Add", [past, new], "step.total")
     last = graph.node("Cast", [graph.node("Sub", [total, graph.ints(1)], "step.last")], "step.last32", to=INT32)
-    table = dialect.weight("decoder.positional_embedding")
+    longest = graph.node("ReduceMax", [total, graph.ints(0)], "step.longest", keepdims=1) if apart else total
+    windows = graph.node("Shape", ["cross_k_0"], "step.windows", start=0, end=1)
     state = graph.ints(dialect.checkpoint.dimensions.n_text_state)
-    if dialect.cross_in_bytes:
+    step = _Step(
+        shape=graph.node("Shape", [embedded], "step.shape"),
+        last=last if apart else graph.node("Expand", [last, rows], "step.last_of_rows"),
+        total=graph.node("Cast", [longest], "step.total32", to=INT32),
+        folded=graph.node("Concat", [windows, graph.ints(-1), state], "step.folded", axis=0),
+    )
+    table, name = dialect.weight("decoder.positional_embedding"), "decoder.positional_rows"
+    if apart:
         steps = graph.node("Range", [graph.index(0), graph.node("Squeeze", [new], "step.count"), graph.index(1)],
                            "step.steps")
         own = graph.node("Add", [graph.node("Unsqueeze", [past, graph.ints(1)], "step.begins"), steps], "step.places")
-        positions = graph.node("Gather", [table, own], "decoder.positional_rows")
-        total = graph.node("ReduceMax", [total, graph.ints(0)], "step.longest", keepdims=1)
+        positions = graph.node("Gather", [table, own], name)
     else:
-        positions = graph.node("Slice", [table, past, total, graph.ints(0)], "decoder.positional_rows")
-        last = graph.node("Expand", [last, rows], "step.last_of_rows")
-    windows = graph.node("Shape", ["cross_k_0"], "step.windows", start=0, end=1)
-    step = _Step(
-        shape=graph.node("Shape", [embedded], "step.shape"),
-        last=last,
-        total=graph.node("Cast", [total], "step.total32", to=INT32),
-        folded=graph.node("Concat", [windows, graph.ints(-1), state], "step.folded", axis=0),
-    )
+        positions = graph.node("Slice", [table, past, total, graph.ints(0)], name)
     return graph.node("Add", [embedded, positions], "decoder.embedded"), step
 
 

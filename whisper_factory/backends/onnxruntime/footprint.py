@@ -45,11 +45,12 @@ def footprint(spec: EngineSpec, turn_frames: int | None = None) -> list[Part]:
     at_load = spec.kv_cache.mode == "contiguous"
     logits = 2 * spec.max_rows * sizes_of.n_vocab * FLOAT
     arena = (ARENA_OF_BYTES if spec.precision.bits == 8 else ARENA) * FLOAT * frames // 2 * sizes_of.n_audio_state
-    sound = _sound(spec, frames)
-    second = self_kv + cross_kv + logits + sound
+    window = MEL_COPIES * sizes_of.n_mels * frames * FLOAT  # its log-mel; the audio itself is the caller's
+    sound = spec.profile.max_batch_size * window
+    second = self_kv + cross_kv + logits + arena + sizes.lanes_of(spec) * window - sound  # each lane encodes one by one
     if at_load:  # kept
-        second += arena + WORKING[spec.kv_cache.mode]
-    else:  # given back before there are tokens, which then take their place; two batches are seldom at it at once
+        second += WORKING[spec.kv_cache.mode]
+    elif not sizes.lanes_of(spec):  # given back before there are tokens, which then take its place
         arena = max(0, arena - self_kv - logits)
     parts = [
         Part(f"weights, encoder ({name})", 0 if mapped and not at_load else encoder, encoder),
@@ -140,8 +141,3 @@ def _window(spec: EngineSpec, turn_frames: int | None) -> int:
     if turn_frames is None:
         return spec.window_frames
     return spec.encoder_frames(turn_frames, spec.profile.padding_strategy)
-
-
-def _sound(spec: EngineSpec, frames: int) -> int:
-    """Log-mel windows of a batch; the audio itself is the caller's."""
-    return MEL_COPIES * spec.profile.max_batch_size * spec.dimensions.n_mels * frames * FLOAT
