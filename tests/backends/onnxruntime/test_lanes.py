@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import whisper
 from numpy.typing import NDArray
 
-from tests.backends.onnxruntime.making import respecified
+from tests.backends.onnxruntime.making import build, make_checkpoint, respecified
 from tests.backends.onnxruntime.test_session import PROMPT, prompts, windows
 from tests.real_engine import clip, tiny_en
+from tests.tiny_model import tiny_weights
 from whisper_factory.backends import onnxruntime
 from whisper_factory.backends.onnxruntime.session import Lane, OnnxRuntimeEngine
 from whisper_factory.stopwatch import Stopwatch
@@ -24,9 +26,11 @@ from whisper_factory.threads import Stopped
 from whisper_factory.whisper import transcribe
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.options import Options
+from whisper_factory.whisper.tokenizer import Tokenizer
 from whisper_factory.whisper.transcribe import Transcriber, Transcript
 
 Lookup = Callable[[str], Path]
+ASSETS = Path(whisper.__file__).parent / "assets"
 SPEECH = ("sample", "river", "garden", "window", "coffee")
 
 
@@ -115,6 +119,21 @@ def test_the_same_is_heard_as_one_batch_after_the_other(
     assert used.pop() != used.pop()
     assert [one.tokens for one in found] == [one.tokens for one in wanted]
     assert all(len(one.tokens) > 3 for one in found)
+
+
+def test_languages_are_detected_as_one_batch_after_the_other(
+    tmp_path: Path, speech: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each clip in its first window; long ones have others, which wait for it."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", tiny_weights(multilingual=True), "int8")
+    engine = loaded(build(checkpoint, tmp_path / "engine", max_batch_size=2, max_beam_width=1, max_new_tokens=6))
+    hearing = Transcriber(engine, Tokenizer.load(ASSETS / "multilingual.tiktoken", engine.spec.dimensions))
+    clips = [*speech, np.concatenate([*speech, *speech, *speech])]
+    found = hearing.transcribe(clips, Options())
+    monkeypatch.setattr(OnnxRuntimeEngine, "lanes", lambda self, stopped: [])
+    wanted = hearing.transcribe(clips, Options())
+    assert len(found[-1].windows) > 1
+    assert [(one.language, one.tokens) for one in found] == [(one.language, one.tokens) for one in wanted]
 
 
 def test_of_one_batch_all_threads_are_used(hearing: Transcriber, speech: list[NDArray[np.float32]],
