@@ -53,6 +53,7 @@ class _Flow:
         self._places, self._waiting, self._rules = places, waiting, rules
         self._seated: list[Begun | None] = [None for _ in range(places.count)]
         self._feed: list[list[int]] = [[] for _ in range(places.count)]  # of each place, what its rows are fed next
+        self._count = 0  # of tokens that are ranked, by every search alike
 
     def run(self) -> None:
         """Until no window waits, and all are over."""

@@ -193,9 +193,9 @@ class Transcriber:
 
         flow.run(lane.places(size, frames, options.num_beams), waiting(), Suppression(self.tokenizer))
         self._leave_circles(lane, taken, frames, options)
-        before = sum(float(job.seconds.sum()) for job in taken)
+        decoding_s = time.perf_counter() - start - sum(float(job.seconds.sum()) for job in taken)
         for job in taken:
-            job.seconds[2] = (time.perf_counter() - start - before) / len(taken)
+            job.seconds[2] = decoding_s / len(taken)
             job.seconds /= beside
 
     def _begin(self, job: _Job, frames: int, options: Options, places: Places, place: int) -> flow.Begun:

@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tests.real_weights import TINY_EN, packaged
 from whisper_factory.backends import onnxruntime
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, Profile
@@ -65,3 +68,9 @@ def respecified(engine: Path, out: Path, **spec: Any) -> Path:
 def tiny_en() -> Weights:
     """OpenAI's tiny.en."""
     return ctranslate2.read(packaged(TINY_EN).parent)
+
+
+def layer(checkpoint: Checkpoint, name: str, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """A linear layer of a checkpoint, in float64."""
+    y = x.astype(np.float64) @ np.asarray(checkpoint.tensor(f"{name}.weight"), np.float64).T
+    return np.asarray(y if name.endswith("key") else y + checkpoint.tensor(f"{name}.bias"))

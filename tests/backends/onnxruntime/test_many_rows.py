@@ -11,7 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests.backends.onnxruntime.making import make_checkpoint
+from tests.backends.onnxruntime.making import layer, make_checkpoint
 from tests.tiny_model import tiny_weights
 from whisper_factory.backends.onnx_graph import runtime
 from whisper_factory.backends.onnx_graph.graph import BLOCKED_OPSET, Graph, WeightFile
@@ -41,12 +41,6 @@ def made(checkpoint: Checkpoint, folder: Path, write: Callable[[ManyRowsDialect,
 def run(graph: Path, x: Array) -> Array:
     result: Array = runtime.open_session(graph, 1, fuse_dequantizing=False).run(None, {"x": x})[0]
     return result
-
-
-def layer(checkpoint: Checkpoint, name: str, x: Array) -> Array:
-    """A linear layer of the checkpoint in float64."""
-    y: Array = x.astype(np.float64) @ np.asarray(checkpoint.tensor(f"{name}.weight"), np.float64).T
-    return y if name.endswith("key") else y + checkpoint.tensor(f"{name}.bias")
 
 
 def test_rows_of_any_size(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -103,6 +103,11 @@ def projections(dialect: Dialect, x: str, attention: str) -> Sequence[str]:
     return dialect.graph.nodes("Split", [qkv], [f"{part}.output" for part in parts], axis=-1, num_outputs=3)
 
 
+def projections_apart(dialect: Dialect, x: str, attention: str) -> Sequence[str]:
+    """See `Dialect.projections`: a product each."""
+    return [dialect.linear(x, f"{attention}.{part}") for part in ("query", "key", "value")]
+
+
 def feed_forward(dialect: Dialect, x: str, mlp: str) -> str:
     """See `Dialect.feed_forward`: one product after the other."""
     hidden = dialect.linear(x, f"{mlp}.0")

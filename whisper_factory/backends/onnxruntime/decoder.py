@@ -73,11 +73,10 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
     """Write the decoder.
 
     Inputs: `embedded` float32 [rows, new, state], of tokens (embedding.py); `past_length` int64 [1], or with
-    cross-attention in bytes [rows]; `bias` float32
-    [n_vocab], zeros and minus infinity, added to the logits; `count` int64 [1], of tokens that are ranked; for each
-    layer i `cross_k_i`, `cross_v_i` float32 [windows, heads, length, head size] and `past_k_i`, `past_v_i` float32
-    [rows, heads, capacity, head size]. Rows of one window are adjacent, equally many for each. Of bytes,
-    cross-attention's are as byte_kv.py has them.
+    cross-attention in bytes [rows]; `bias` float32 [n_vocab], zeros and minus infinity, added to the logits; `count`
+    int64 [1], of tokens that are ranked; for each layer i `cross_k_i`, `cross_v_i` float32 [windows, heads, length,
+    head size] and `past_k_i`, `past_v_i` float32 [rows, heads, capacity, head size]. Rows of one window are adjacent,
+    equally many for each. Of bytes, cross-attention's are as byte_kv.py has them.
     Outputs: `logits` float32 [rows, n_vocab] of the last token, and the best of them (`write_ranking`); `present_k_i`,
     `present_v_i`, to be bound to the memory of the past.
 

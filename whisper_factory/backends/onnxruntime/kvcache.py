@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory.backends.onnxruntime import sizes
+from whisper_factory.backends.onnxruntime.binding import Caches
 from whisper_factory.backends.onnxruntime.branching import branched, move
 from whisper_factory.backends.onnxruntime.slab import Shape, Slab, Tensors
 from whisper_factory.engine_spec import EngineSpec
@@ -73,7 +74,7 @@ class KVMemory:
 
 
 class KVBlock:
-    """The KV memory of windows that are decoded together, their rows all of one length.
+    """The KV memory of windows that are decoded together. What is said of a length is of all rows, or of the longest.
 
     Window w's first row would lie at row w * max_beam_width of the slab if its block began with it: so there is
     always room for as many beams, wherever a batch is split.
@@ -100,6 +101,11 @@ class KVBlock:
             heads, length, size = self._window
             tensors[::2] = [keys.reshape(windows, heads, size, length) for keys in tensors[::2]]
         return tensors
+
+    @property
+    def caches(self) -> Caches:
+        """As they lie now."""
+        return Caches(self.cross, self.beside, self.past)
 
     @property
     def _first_row(self) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.backends.onnx_graph.blocks import projections_apart
 from whisper_factory.backends.onnx_graph.graph import CONTRIB, Graph
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect, biases, side_by_side
 
@@ -61,7 +62,7 @@ class ManyRowsDialect(OnnxRuntimeDialect):
 
     def projections(self, x: str, attention: str) -> Sequence[str]:
         """A product each."""
-        return [self.linear(x, f"{attention}.{part}") for part in ("query", "key", "value")]
+        return projections_apart(self, x, attention)
 
     def feed_forward(self, x: str, mlp: str) -> str:
         """In parts of the layer between. Each has scales of its own."""

@@ -26,7 +26,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends.onnx_graph.blocks import cross_kv, feed_forward, projections, residual, stem
+from whisper_factory.backends.onnx_graph.blocks import (
+    cross_kv,
+    feed_forward,
+    projections,
+    projections_apart,
+    residual,
+    stem,
+)
 from whisper_factory.backends.onnx_graph.graph import CONTRIB, FLOAT32, Graph
 from whisper_factory.backends.onnx_graph.limits import block_size
 from whisper_factory.backends.onnxruntime import byte_kv
@@ -181,4 +188,4 @@ class ApartDialect(OnnxRuntimeDialect):
 
     def projections(self, x: str, attention: str) -> Sequence[str]:
         """Three products."""
-        return [self.linear(x, f"{attention}.{part}") for part in ("query", "key", "value")]
+        return projections_apart(self, x, attention)

@@ -55,13 +55,13 @@ class OnnxRuntimePlaces:
         """Encode a window, log-mel [n_mels, frames], into a place, whose sequences it forgets."""
         self._lengths[place] = 0
         self._same[place][:] = 0
-        self._lane.fill(self._caches(), mel[None], place)
+        self._lane.fill(self._block.caches, mel[None], place)
 
     def begin(self, place: int, prompt: NDArray[np.int64], bias: NDArray[np.float32], count: int) -> Ranked:
         """Feed a window's prompt [length] to its first row: the next tokens [1, count] and their log-probabilities."""
         check_tokens(self._lane.spec, prompt[None], min(1, self.count), 0)
         self._block.reserve(max(self.length, len(prompt)))
-        caches = self._caches().window(place, place * self._beams)
+        caches = self._block.caches.window(place, place * self._beams)
         ranked = self._run(self._step_of(caches, len(prompt)), prompt[None], np.zeros(1, np.int64), bias, count)
         self._lengths[place] = len(prompt)
         return ranked
@@ -79,7 +79,7 @@ class OnnxRuntimePlaces:
         """Feed a token to every row [rows, 1]: the next tokens [rows, count] and their log-probabilities."""
         check_tokens(self._lane.spec, tokens, self.count * self._beams, self.length)
         self._block.reserve(self.length + 1)
-        self._bound = self._bound or self._step_of(self._caches(), 1)
+        self._bound = self._bound or self._step_of(self._block.caches, 1)
         ranked = self._run(self._bound, tokens, np.repeat(self._lengths, self._beams), bias, count)
         self._lengths += 1
         return ranked
@@ -96,9 +96,6 @@ class OnnxRuntimePlaces:
         """Give the memory back."""
         self._bound = None
         self._block.close()
-
-    def _caches(self) -> Caches:
-        return Caches(self._block.cross, self._block.beside, self._block.past)
 
     def _step_of(self, caches: Caches, new: int) -> BoundStep:
         rows = len(caches.past[0])

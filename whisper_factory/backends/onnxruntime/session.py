@@ -79,7 +79,7 @@ class Lane:
         batch, _, frames = mel.shape
         block = self.memory.open(batch, self._positions(frames))
         try:
-            self.fill(Caches(block.cross, block.beside, block.past), np.ascontiguousarray(mel, np.float32))
+            self.fill(block.caches, np.ascontiguousarray(mel, np.float32))
         except BaseException:
             block.close()
             raise
@@ -186,9 +186,9 @@ class OnnxRuntimeUtterance:
         self.length += new
 
     def _bind(self, new: int, asked: frozenset[str]) -> BoundStep:
-        spec, block = self._engine.spec, self._block
-        return BoundStep(self._engine.opened.decoder, Caches(block.cross, block.beside, block.past), new,
-                         spec.dimensions.n_text_state, asked, self.rows if cross_in_bytes(spec) else 1)
+        spec = self._engine.spec
+        return BoundStep(self._engine.opened.decoder, self._block.caches, new, spec.dimensions.n_text_state, asked,
+                         self.rows if cross_in_bytes(spec) else 1)
 
     def select(self, rows: NDArray[np.int64]) -> None:
         """Row i continues from the past of former row rows[i].
