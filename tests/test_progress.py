@@ -245,6 +245,14 @@ def test_an_unknown_total(clock: Clock, stream: io.StringIO) -> None:
     assert stream.getvalue().splitlines() == ["30.0 MB, 1.0 MB/s", "60.0 MB, 1.0 MB/s"]
 
 
+def test_the_end_is_said_by_the_step_even_where_a_small_block_is_missing(clock: Clock, stream: io.StringIO) -> None:
+    with progress.of_step("copy", say)(75.54e6, "B") as advance:
+        for done in (40e6, 35.5e6, 0.04e6):
+            clock.now += 31
+            advance(done)
+    assert [line.split(" MB")[0] for line in stream.getvalue().splitlines()] == ["40.0 of 75.5"]
+
+
 def test_quiet_or_unconfigured_logging_shows_nothing() -> None:
     log = logging.getLogger("whisper_factory")
     before = log.handlers

@@ -99,11 +99,18 @@ class Tally:
         rate = self.rate()
         return max(0.0, self.total - self.done) / rate if self.total is not None and rate else None
 
+    def reads_as_over(self) -> bool:
+        """Whether what was done and the total are the same as they are shown: "75.5 of 75.5 MB" at the last block."""
+        return self.total is not None and self._shown(self.done) == self._shown(self.total)
+
+    def _shown(self, amount: float) -> str:
+        return f"{amount / 1e6:.1f}" if self.unit == BYTES else f"{amount:.0f}"
+
     def __str__(self) -> str:
         """For example "120.0 of 480.0 MB, 12.0 MB/s, 0:30 left"."""
-        size, unit, digits = (1e6, "MB", 1) if self.unit == BYTES else (1, self.unit, 0)
-        said = f"{self.done / size:.{digits}f}"
-        said += f" {unit}" if self.total is None else f" of {self.total / size:.{digits}f} {unit}"
+        size, unit = (1e6, "MB") if self.unit == BYTES else (1, self.unit)
+        said = self._shown(self.done)
+        said += f" {unit}" if self.total is None else f" of {self._shown(self.total)} {unit}"
         if rate := self.rate():
             said += f", {rate / size:.1f} {unit}/s"
         remaining = self.remaining()
@@ -187,7 +194,7 @@ def _now_and_then(tally: Tally, say: Callable[[str], None]) -> Callable[[], None
         remaining = tally.remaining()
         quarter = MOST if remaining is None else (tally.seconds() + remaining) / 4
         due = monotonic() - said >= min(MOST, max(LEAST, quarter))
-        if due and remaining != 0:  # the end is said by the step
+        if due and not tally.reads_as_over():  # the end is said by the step
             said = monotonic()
             say(str(tally))
 
