@@ -25,7 +25,7 @@ LINEAR_HZ, LINEAR_MELS, LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27.0
 # Frames of one matrix product: few enough that NumPy's BLAS does not share it among threads, whose waiting for a
 # processor that is busy took ten times as long as the whole product.
 TOGETHER = 8
-AT_ONCE = 600  # frames; their spectra stay in a core's cache, and need no fresh memory
+AT_ONCE = 80  # frames; their spectra stay in a core's cache, and need no fresh memory
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from whisper_factory.engine_spec import EngineSpec, PaddingStrategy, longest_safe_clip
@@ -91,20 +92,22 @@ def seams(audio: NDArray[np.float32], longest: int) -> list[int]:
     is, which makes pieces as few, and as equal, as the pauses allow.
     """
     total = frames_of(len(audio))
-    loudness = _loudness(audio)[::GRID]
     places, most = -(-total // GRID), longest // GRID
+    at_frames = _loudness(audio)[::GRID]
+    loudness = np.zeros(places + 1)  # the end costs nothing
+    loudness[:len(at_frames)] = at_frames
     least = max(1, int(SHORTEST * most))
     lengths = np.arange(most, least - 1, -1)
     piece = PIECE * (1 + (lengths / most) ** 2)
-    cost = np.full(places + 1, np.inf)
-    cost[0] = 0.0
+    cost = np.full(most + places + 1, np.inf)  # from `most` before the start on
+    cost[most] = 0.0
     previous = np.zeros(places + 1, np.int64)
-    for place in range(least, places + 1):
-        first = max(0, place - most)
-        costs = cost[first:place - least + 1] + piece[first - place + most:]
-        cheapest = int(costs.argmin())
-        previous[place] = first + cheapest
-        cost[place] = costs[cheapest] + (loudness[place] if place < len(loudness) else 0.0)
+    for start in range(least, places + 1, least):  # of so many places none depends on another: no piece is shorter
+        here = np.arange(start, min(start + least, places + 1))
+        costs = sliding_window_view(cost[start:here[-1] + most - least + 1], len(piece)) + piece
+        cheapest = costs.argmin(axis=1)
+        previous[here] = here - lengths[cheapest]
+        cost[most + here] = costs[here - start, cheapest] + loudness[here]
     found = []
     place = int(previous[places])
     while place:
@@ -117,7 +120,7 @@ def _loudness(audio: NDArray[np.float32]) -> NDArray[np.float64]:
     """Amplitude of the 100 ms around the start of each mel frame; 1 is that of speech: its 90th percentile."""
     whole = len(audio) - len(audio) % HOP_LENGTH
     frames = audio[:whole].reshape(-1, HOP_LENGTH)
-    sums = np.cumsum(np.concatenate([[0.0], np.einsum("fs,fs->f", frames, frames, dtype=np.float64)]))
+    sums = np.cumsum(np.concatenate([[0.0], np.einsum("fs,fs->f", frames, frames)]))  # float32 within a frame
     starts = np.arange(len(frames))
     before, after = np.maximum(starts - QUIET_FRAMES // 2, 0), np.minimum(starts + QUIET_FRAMES // 2, len(frames))
     amplitude: NDArray[np.float64] = np.sqrt(np.maximum(sums[after] - sums[before], 0.0))

@@ -26,6 +26,8 @@ class Slab:
         self.size = count * self._step  # bytes
         self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if resident:
+            with suppress(OSError):  # a system without huge pages
+                self._map.madvise(mmap.MADV_HUGEPAGE)
             np.frombuffer(self._map, np.uint8).fill(0)
         else:
             with suppress(OSError):  # a system without huge pages
