@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ def ended(process: int, within: float = SECONDS) -> bool:
         return bool(select.select([watched], [], [], within)[0])
     finally:
         os.close(watched)
+
+
+def children() -> set[str]:
+    """This thread's. One that an earlier test left behind is reaped whenever the next is started."""
+    return set(Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text(encoding="ascii").split())
 
 
 def until_seen(monkeypatch: pytest.MonkeyPatch, folder: Path, least: float) -> str:

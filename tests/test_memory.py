@@ -120,7 +120,7 @@ def test_a_table_has_every_part_the_sums_and_the_budget() -> None:
      "precision.keep=[encoder.*.mlp.?]"),
     ("profile=interactive", "precision=float32", "kv_cache=paged", "profile.max_new_tokens=100"),
     ("profile=interactive", "precision=float16", "kv_cache=contiguous", "profile.max_new_tokens=100"),
-    ("profile=batch", "precision=int8", "kv_cache=paged", "profile.max_batch_size=3", "profile.max_beam_width=2",
+    ("profile=batch", "precision=int8", "kv_cache=paged", "profile.max_batch_size=2", "profile.max_beam_width=2",
      "profile.max_new_tokens=100"),
 ], ids=lambda overrides: "-".join(part.partition("=")[2] for part in overrides))
 def test_prediction_against_a_fresh_process(tmp_path: Path, shared_store: Path, overrides: tuple[str, ...]) -> None:

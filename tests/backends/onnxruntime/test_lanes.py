@@ -26,7 +26,7 @@ from whisper_factory.whisper import transcribe
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.options import Options
 from whisper_factory.whisper.tokenizer import Tokenizer
-from whisper_factory.whisper.transcribe import Transcriber, Transcript
+from whisper_factory.whisper.transcribe import Transcriber
 
 Lookup = Callable[[str], Path]
 ASSETS = Path(whisper.__file__).parent / "assets"
@@ -48,6 +48,12 @@ def speech() -> list[NDArray[np.float32]]:
 def hearing() -> Transcriber:
     """Two windows in a batch, two beams: of five windows four are heard at once, and the fifth then."""
     return Transcriber.load(tiny_en(3000, "int8", max_batch_size=2, max_beam_width=2, max_new_tokens=60), 2)
+
+
+@pytest.fixture(scope="module")
+def wanted(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> list[list[int]]:
+    """What is heard, before anything has gone wrong."""
+    return [one.tokens for one in hearing.transcribe(speech)]
 
 
 @pytest.mark.parametrize("mode", ["contiguous", "paged"])
@@ -143,17 +149,17 @@ def test_of_one_batch_all_threads_are_used(hearing: Transcriber, speech: list[ND
     assert hearing.engine.opened.threads == 2
 
 
-def heard_again(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> list[Transcript]:
+def heard_again(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> list[list[int]]:
     """That the engine is as good as before, and no thread is left."""
     before = threading.active_count()
     found = hearing.transcribe(speech)
     assert threading.active_count() == before
-    return found
+    return [one.tokens for one in found]
 
 
 def test_a_failure_in_one_lane_ends_the_request(hearing: Transcriber, speech: list[NDArray[np.float32]],
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, fill, calls = heard_again(hearing, speech), Lane.fill, []
+                                                wanted: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    fill, calls = Lane.fill, []
 
     def failing(self: Lane, *given: Any) -> None:
         calls.append(given)
@@ -165,13 +171,13 @@ def test_a_failure_in_one_lane_ends_the_request(hearing: Transcriber, speech: li
         patch.setattr(Lane, "fill", failing)
         with pytest.raises(ValueError, match="the third window"):
             hearing.transcribe(speech)
-    assert [one.tokens for one in heard_again(hearing, speech)] == [one.tokens for one in wanted]
+    assert heard_again(hearing, speech) == wanted
 
 
 def test_an_interruption_ends_both_lanes_soon(hearing: Transcriber, speech: list[NDArray[np.float32]],
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+                                              wanted: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes while the third batch is being begun, which goes no further; the other lane does what it is at."""
-    wanted, go_on, fill, filled = heard_again(hearing, speech), Lane.go_on, Lane.fill, []
+    go_on, fill, filled = Lane.go_on, Lane.fill, []
 
     def interrupted(self: Lane, *given: Any) -> None:
         filled.append(self)
@@ -192,7 +198,7 @@ def test_an_interruption_ends_both_lanes_soon(hearing: Transcriber, speech: list
         assert 3 <= len(filled) < 30
     finally:
         signal.signal(signal.SIGINT, before)
-    assert [one.tokens for one in heard_again(hearing, speech)] == [one.tokens for one in wanted]
+    assert heard_again(hearing, speech) == wanted
 
 
 def test_a_stopwatch_sees_what_lanes_do(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> None:
