@@ -11,7 +11,7 @@ run: $(VENV)/.installed
 # In two processes, a module's tests in one of them; then what measures time, alone.
 test: lint
 	$(VENV)/bin/python -m pytest -m 'not alone' --numprocesses 2 --no-loadscope-reorder
-	$(VENV)/bin/python -m pytest -m alone
+	$(VENV)/bin/python -m pytest -m alone $$(grep -rlF 'pytest.mark.alone' tests)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

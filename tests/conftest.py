@@ -14,12 +14,17 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.forks import Forks
 from whisper_factory import clips
 
 with mock.patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"):  # in this process: its threads wait busily for a core
     import_module("numpy")
+
+# How long an example takes, or is made, tells of the machine and of what else it does.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

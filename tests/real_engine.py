@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -21,8 +23,8 @@ CONTIGUOUS, PAGED = KVCache("contiguous", 64), KVCache("paged", 64)
 
 
 @cache
-def tiny_en(max_input_len: int = 3000, precision: str = "float32", cache: KVCache = CONTIGUOUS, **changes: int) -> Path:
-    """A composition's directory, as far as running needs it: engine/ inside. 8 windows, 5 beams, or as changed."""
+def _built(precision: str, max_batch_size: int) -> Path:
+    """A composition's directory: of its profile and KV cache, graphs know only whether there are several windows."""
     directory = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     checkpoint, engine = directory / "checkpoint", directory / "engine"
@@ -31,9 +33,21 @@ def tiny_en(max_input_len: int = 3000, precision: str = "float32", cache: KVCach
     ranks = vocabulary.ranks_from_tokenizer_json(packaged(TINY_EN).with_name("tokenizer.json"))
     vocabulary.write_rank_file(checkpoint / VOCABULARY_FILE, ranks)
     spec = EngineSpec("tiny.en", "onnxruntime", weights.dimensions, PRECISIONS[precision],
-                      profile(max_input_len=max_input_len, **changes), cache)
+                      profile(max_batch_size=max_batch_size), CONTIGUOUS)
     engine.mkdir()
     backends.get("onnxruntime").build(checkpoint, spec, engine, lambda line: None)
+    return directory
+
+
+@cache
+def tiny_en(max_input_len: int = 3000, precision: str = "float32", cache: KVCache = CONTIGUOUS, **changes: int) -> Path:
+    """A composition's directory, as far as running needs it: engine/ inside. 8 windows, 5 beams, or as changed."""
+    declared = profile(max_input_len=max_input_len, **changes)
+    built = _built(precision, min(2, declared.max_batch_size)) / "engine"
+    directory = Path(tempfile.mkdtemp(dir=built.parent))
+    shutil.copytree(built, directory / "engine", copy_function=os.link)
+    (directory / "engine" / "engine.json").unlink()
+    replace(EngineSpec.load(built), profile=declared, kv_cache=cache).save(directory / "engine")
     return directory
 
 

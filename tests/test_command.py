@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from whisper_factory import command
 from whisper_factory.command import Finished
 
@@ -67,20 +68,24 @@ def test_a_program_that_says_memory_ran_out(line: str, tmp_path: Path) -> None:
     assert fine.trouble is None
 
 
-def test_time_and_memory_are_the_programs_own(tmp_path: Path) -> None:
+def test_time_and_memory_are_the_programs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its children's: a parent of almost nothing, a child of 200 MB."""
     parent = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
-    child = "import time; block = b'x' * 200_000_000; time.sleep(0.6)"
-    done = command.run([sys.executable, "-c", parent, child], tmp_path / "log")
+    child = "import time; begun = time.monotonic(); block = b'x' * 200_000_000"
+    lived = "print(time.monotonic() - begun)"
+    before = time.monotonic()
+    done = command.run([sys.executable, "-c", parent,
+                        f"{child}\n{processes.until_seen(monkeypatch, tmp_path, 200e6)}{lived}"], tmp_path / "log")
     assert 200e6 < done.peak_bytes < 300e6
-    assert 0.6 <= done.seconds < 300
-    idle, _, _ = python("import time; time.sleep(0.3)", tmp_path)
+    assert float(done.last_lines[0]) - 0.001 < done.seconds < time.monotonic() - before + 0.001
+    (tmp_path / "seen").unlink()
+    idle, _, _ = python(processes.until_seen(monkeypatch, tmp_path, 1e6), tmp_path)
     assert 0 < idle.peak_bytes < 60e6
 
 
 def test_an_interruption_ends_the_program_and_its_children(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
-    code = (f"import subprocess, sys, pathlib\nchild = subprocess.Popen(['sleep', '60'])\n"
+    code = (f"import subprocess, sys, pathlib\nchild = subprocess.Popen(['sleep', '600'])\n"
             f"pathlib.Path({str(marker)!r}).write_text(str(child.pid))\nprint('ready', flush=True)\nchild.wait()")
 
     def interrupt(line: str) -> None:
@@ -89,32 +94,17 @@ def test_an_interruption_ends_the_program_and_its_children(tmp_path: Path) -> No
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         command.run([sys.executable, "-c", code], tmp_path / "log", interrupt)
-    pid = int(marker.read_text(encoding="ascii"))
-    deadline = time.monotonic() + 100
-    while running(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not running(pid)
+    assert processes.ended(int(marker.read_text(encoding="ascii")))
     assert threading.active_count() == before
-
-
-def running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2][0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 def test_a_child_left_behind_does_not_hold_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "GRACE_SECONDS", 0.3)
-    code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True)"
+    code = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
     done, lines, _ = python(code, tmp_path)
     assert done.trouble is None
-    assert done.seconds < 50, "less than the child sleeps"
-    deadline = time.monotonic() + 100
-    while running(int(lines[0])) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not running(int(lines[0]))
+    assert done.seconds < 300, "less than the child sleeps"
+    assert processes.ended(int(lines[0]))
 
 
 def test_where_it_runs(tmp_path: Path) -> None:

@@ -18,9 +18,17 @@ from whisper_factory.whisper.transcribe import Transcriber
 DUPLEX = ("backend=tensorrt", "profile=duplex_lowmem", "model=tiny.en", "device=rtx_4090")
 
 
-def test_on_a_laptop(factory: Command, python: Command, tmp_path: Path) -> None:
+@pytest.fixture
+def six(tmp_path: Path) -> tuple[str, ...]:
+    """Overrides for a validation that hears six clips, and their edge recordings."""
+    (tmp_path / "six.jsonl").write_text("".join(
+        json.dumps({"audio": str(clip.path), "text": clip.text}) + "\n" for clip in clips.bundled("quick")[:6]))
+    return f"validation.clips='{tmp_path}/six.jsonl'", "validation.min_clips=6"
+
+
+def test_on_a_laptop(factory: Command, python: Command, tmp_path: Path, six: tuple[str, ...]) -> None:
     """Built, validated by its graphs, and heard with the transcripts of the embedded engine of the same integers."""
-    done = factory(*DUPLEX)
+    done = factory(*DUPLEX, *six)
     assert done.returncode == 0, done.stderr
     assert "evidence    graph: the very graphs that are compiled" in done.stdout
     (directory,) = (tmp_path / "outputs" / "tiny.en-int8-duplex_lowmem-contiguous-tensorrt").iterdir()
@@ -28,10 +36,10 @@ def test_on_a_laptop(factory: Command, python: Command, tmp_path: Path) -> None:
     assert (validation["evidence"], validation["passed"]) == ("graph", True)
     assert {gate["name"] for gate in validation["gates"]} == {"token_agreement", "edge_token_agreement", "runaways"}
     embedded = Transcriber.load(duplex())
-    quick = [read_audio(clip.path) for clip in clips.bundled("quick")]
+    quick = [read_audio(clip.path) for clip in clips.bundled("quick")[:6]]
     texts = [transcript.text for transcript in embedded.transcribe(quick)]
     heard = [row["heard"] for row in validation["clips"] if not row["edge"]]
-    assert sum(one == other for one, other in zip(texts, heard, strict=True)) >= 11
+    assert sum(one == other for one, other in zip(texts, heard, strict=True)) >= 5
     manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["built"]["stages"]["decoder"]["seconds"] > 0
     assert {"engine/encoder.engine", "engine/decoder.engine", "checkpoint/encoder.onnx"} <= manifest["outputs"].keys()
@@ -50,7 +58,7 @@ def test_float32_graphs_give_the_embedded_engines_transcripts(factory: Command, 
     directory = tmp_path / made.stdout.strip()
     spec = tensorrt.settle(composition(*DUPLEX, "precision=float32", "kv_cache=contiguous").engine_spec())
     engine = tensorrt.stand_in(directory / "checkpoint", spec, tmp_path / "graphs", lambda line: None, tmp_path)
-    quick = [read_audio(clip.path) for clip in clips.bundled("quick")[:6]]
+    quick = [read_audio(clip.path) for clip in clips.bundled("quick")[:3]]
     ours, theirs = (Transcriber.load(place).transcribe(quick) for place in (engine, tmp_path / embedded.stdout.strip()))
     assert [one.tokens for one in ours] == [other.tokens for other in theirs]
 

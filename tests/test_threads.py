@@ -68,11 +68,13 @@ def test_all_items_are_mapped_at_once() -> None:
 
 def test_items_go_to_whoever_is_free() -> None:
     stopped, done = threading.Event(), []
-    free = threading.Event()
+    begun, free = threading.Event(), threading.Event()
 
     def work(worker: str, item: int) -> None:
         if worker == "slow":
+            begun.set()
             assert free.wait(30)
+        assert begun.wait(30)
         done.append((worker, item))
         if len(done) == 4:
             free.set()

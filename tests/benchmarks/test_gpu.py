@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import time
+import subprocess
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import gpu
 import gpu_points
 import pytest
 from gpu_points import Task
+
+from tests import processes
 
 # Stands for a measurement: KIND JOB.json OUT.json.
 SCRIPT = """
@@ -23,18 +25,35 @@ with open(job["log"], "a") as log:
 if kind == "fails":
     sys.exit("no memory left")
 if kind == "hangs":
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    pathlib.Path(job["log"]).with_name("child").write_text(str(child.pid))
-    time.sleep(60)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(child.pid, flush=True)
+    time.sleep(600)
 open(told, "w").write(json.dumps({"value": 7, "path": os.environ["PYTHONPATH"].split(":")}))
 """
+
+
+class Hanging(subprocess.Popen[str]):
+    """A measurement whose time is up as soon as it hangs; as the clock tells from then on."""
+
+    now: ClassVar[float] = 0.0
+    child: ClassVar[int] = 0
+
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
+        assert timeout is not None
+        assert self.stdout is not None
+        if "hangs" in list(map(str, self.args)):  # type: ignore[call-overload]
+            Hanging.child = int(self.stdout.readline())
+            Hanging.now += timeout
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return super().communicate(input, timeout)
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make a run whose measurements are SCRIPT."""
     monkeypatch.setenv("GPU_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr(gpu, "LEAST", 0.5)
+    monkeypatch.setattr(gpu.subprocess, "Popen", Hanging)
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=lambda: Hanging.now))
     (tmp_path / "fake.py").write_text(SCRIPT, encoding="utf-8")
 
     def make(**changes: Any) -> gpu.Run:
@@ -80,19 +99,14 @@ def test_a_second_run_does_what_is_left_and_what_failed(tmp_path: Path, run: Any
 
 def test_what_takes_too_long_has_failed_and_leaves_no_process(tmp_path: Path, run: Any) -> None:
     made = run()
-    made.do(task(tmp_path, "slow", "hangs", 3.0))
-    assert made.found["slow"]["failed"] == "took longer than 3.0 s"
-    child = int((tmp_path / "child").read_text(encoding="utf-8"))
-    for _ in range(100):  # the kernel takes a moment
-        state = Path(f"/proc/{child}/stat")
-        if not state.exists() or state.read_text(encoding="utf-8").split()[2] == "Z":
-            return
-        time.sleep(0.05)
-    pytest.fail(f"process {child} goes on, started by {os.getpid()}'s child")
+    made.do(task(tmp_path, "slow", "hangs", 30))
+    assert made.found["slow"]["failed"] == "took longer than 30 s"
+    assert made.found["slow"]["process_s"] == 30
+    assert processes.ended(Hanging.child)
 
 
 def test_what_the_end_of_a_run_cuts_off_is_not_held_against_it(tmp_path: Path, run: Any) -> None:
-    made = run(minutes=3 / 60)
+    made = run(minutes=30 / 60)
     made.do(task(tmp_path, "slow", "hangs"))
     made.do(task(tmp_path, "next"))
     assert made.cut == ["slow", "next"]

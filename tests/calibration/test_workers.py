@@ -35,12 +35,17 @@ def test_an_error_is_raised_where_the_result_is_asked_for() -> None:
 
 def test_what_was_not_begun_is_left_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whisper_factory.threads.MOST", 1)
-    done = list[int]()
+    done, begun = list[int](), threading.Event()
+
+    def until_it_closes() -> None:
+        begun.set()
+        while not workers._closing:
+            time.sleep(0.001)
+
     with Workers() as workers:
-        begun = threading.Event()
-        workers.start(lambda: begun.set() or time.sleep(0.2))
+        workers.start(until_it_closes)
         left = workers.start(lambda: done.append(1), LATER)
-        begun.wait(10)
+        assert begun.wait(60)
     assert not done
     assert left.cancelled(), "who waits for it is told"
 

@@ -8,8 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
+from tests import processes
 from tests.recorder import Recorder
 from whisper_factory.progress import silent
 from whisper_factory.steps.children import Children, follow
@@ -78,17 +77,6 @@ def test_what_waits_to_be_told_ends_when_this_process_is_gone(tmp_path: Path) ->
     with subprocess.Popen(python(parent), stdout=subprocess.PIPE, env=alone, cwd=tmp_path) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
-        os.kill(child, 0)  # it is there
+        assert not processes.ended(child, within=0)
         process.send_signal(signal.SIGKILL)
-    for _ in range(200):
-        if (state := _state(child)) in ("", "Z"):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"it is still there: {state}")
-
-
-def _state(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+    assert processes.ended(child)

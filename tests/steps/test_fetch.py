@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.compositions import composition, tiny_en
-from whisper_factory import plan, sources
+from whisper_factory import download, plan, sources
 from whisper_factory.errors import EnvironmentFault, UserError
 from whisper_factory.planned_steps import PlannedStep
 from whisper_factory.schema import Composition
@@ -67,6 +67,7 @@ def test_changed_package_bytes_are_refused(tmp_path: Path) -> None:
 
 
 def test_openais_own_cache_is_used_when_it_has_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0.0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "cache" / "whisper").mkdir(parents=True)
     (tmp_path / "cache" / "whisper" / "tiny.en.pt").write_bytes(b"weights")
@@ -82,6 +83,7 @@ def test_openais_own_cache_is_used_when_it_has_the_file(tmp_path: Path, monkeypa
 
 
 def test_a_vocabulary_that_is_nowhere_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0.0)
     made = tiny_en()
     step = planned(made)
     step.hints["tokenizers"] = []

@@ -1,4 +1,4 @@
-"""Run by test_kills.py in a process of its own: a hundred runs that are killed at random moments."""
+"""Run by test_kills.py in a process of its own: fifty runs that are killed at random moments."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.store.debug import composed, digests, mount, produce
 from whisper_factory.schema import Composition
 from whisper_factory.store import RECORD, trust
 
-KILLS, LATER = 100, 10  # how many of those are followed by a run that is left alone
+KILLS, LATER = 50, 10  # how many of those are followed by a run that is left alone
 
 
-def kill_a_hundred(folder: str) -> None:
+def kill_fifty(folder: str) -> None:
     """Print how many were killed, what they left, and how many of the runs after them gave other bytes."""
     base = Path(folder)
     mount("-t", "tmpfs", "tmpfs", base)  # the kernel keeps what a killed process has written: no disk is needed

@@ -147,33 +147,34 @@ import sys
 from pathlib import Path
 from whisper_factory.store import Store
 def work(out):
-    for index in range(200):
-        (out / str(index)).write_bytes(b"x" * 1000)
-print("go", flush=True)
+    for index in range(201):
+        if index == int(sys.argv[3]):
+            print("go", flush=True)
+            index < 200 and sys.stdin.read()  # until it is killed
+        index < 200 and (out / str(index)).write_bytes(b"x" * 1000)
 Store(Path(sys.argv[1])).make("build", sys.argv[2], {}, work, print)
 """
 
 
-def test_killed_at_any_moment_it_is_whole_or_absent(tmp_path: Path) -> None:
-    seen = set()
-    for attempt in range(12):
+@pytest.mark.parametrize("place", [0, 1, 100, 199, 200])
+def test_killed_at_any_moment_it_is_whole_or_absent(tmp_path: Path, place: int) -> None:
+    """Before each of these files is written; and at moments after the last, some of which come when all is done."""
+    for attempt in range(1 if place < 200 else 6):
         key = f"{attempt:064x}"
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path), key], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.02 * attempt)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        with subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path), key, str(place)], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"go\n"
+            time.sleep(0.01 * attempt)
+            process.send_signal(signal.SIGKILL)
         found = Store(tmp_path).find("build", key)
-        seen.add(found is not None)
         if found:
+            assert place == 200
             assert len(found.record["outputs"]) == 200
         again = Store(tmp_path).make("build", key, {}, lambda out: (out / "one").touch(), quiet)
         assert len(again.record["outputs"]) in (1, 200)
         names = {path.name for path in again.path.iterdir()} - {RECORD, "stat.json"}
         assert names == set(again.record["outputs"])
-    assert False in seen  # some were killed in the middle
 
 
 def test_a_link_shares_the_bytes_and_across_disks_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

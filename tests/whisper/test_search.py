@@ -37,7 +37,7 @@ def needed(windows: int, beams: int, page: int) -> int:
 
 @given(seed=st.integers(0, 20), windows=st.integers(1, 8), beams=st.sampled_from([1, 1, 3]),
        page=st.sampled_from([1, 4, 7, 64]), share=st.floats(0, 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_what_waits_is_heard_as_if_it_had_not(seed: int, windows: int, beams: int, page: int, share: float) -> None:
     """With any pool that is enough for one window; or it is said that none can go on, which is never so for one."""
     least = needed(1, beams, page)

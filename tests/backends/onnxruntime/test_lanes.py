@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from whisper_factory.whisper import transcribe
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.options import Options
 from whisper_factory.whisper.tokenizer import Tokenizer
-from whisper_factory.whisper.transcribe import Transcriber, Transcript
+from whisper_factory.whisper.transcribe import Transcriber
 
 Lookup = Callable[[str], Path]
 ASSETS = Path(whisper.__file__).parent / "assets"
@@ -49,6 +48,12 @@ def speech() -> list[NDArray[np.float32]]:
 def hearing() -> Transcriber:
     """Two windows in a batch, two beams: of five windows four are heard at once, and the fifth then."""
     return Transcriber.load(tiny_en(3000, "int8", max_batch_size=2, max_beam_width=2, max_new_tokens=60), 2)
+
+
+@pytest.fixture(scope="module")
+def wanted(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> list[list[int]]:
+    """What is heard, before anything has gone wrong."""
+    return [one.tokens for one in hearing.transcribe(speech)]
 
 
 @pytest.mark.parametrize("mode", ["contiguous", "paged"])
@@ -144,17 +149,17 @@ def test_of_one_batch_all_threads_are_used(hearing: Transcriber, speech: list[ND
     assert hearing.engine.opened.threads == 2
 
 
-def heard_again(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> list[Transcript]:
+def heard_again(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> list[list[int]]:
     """That the engine is as good as before, and no thread is left."""
     before = threading.active_count()
     found = hearing.transcribe(speech)
     assert threading.active_count() == before
-    return found
+    return [one.tokens for one in found]
 
 
 def test_a_failure_in_one_lane_ends_the_request(hearing: Transcriber, speech: list[NDArray[np.float32]],
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, fill, calls = heard_again(hearing, speech), Lane.fill, []
+                                                wanted: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    fill, calls = Lane.fill, []
 
     def failing(self: Lane, *given: Any) -> None:
         calls.append(given)
@@ -166,21 +171,34 @@ def test_a_failure_in_one_lane_ends_the_request(hearing: Transcriber, speech: li
         patch.setattr(Lane, "fill", failing)
         with pytest.raises(ValueError, match="the third window"):
             hearing.transcribe(speech)
-    assert [one.tokens for one in heard_again(hearing, speech)] == [one.tokens for one in wanted]
+    assert heard_again(hearing, speech) == wanted
 
 
-def test_an_interruption_ends_both_lanes_soon(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> None:
-    wanted = heard_again(hearing, speech)
+def test_an_interruption_ends_both_lanes_soon(hearing: Transcriber, speech: list[NDArray[np.float32]],
+                                              wanted: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the third batch is being begun, which goes no further; the other lane does what it is at."""
+    go_on, fill, filled = Lane.go_on, Lane.fill, []
+
+    def interrupted(self: Lane, *given: Any) -> None:
+        filled.append(self)
+        if len(filled) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert self._stopped is not None
+            assert self._stopped.wait(60)
+            with pytest.raises(Stopped):
+                go_on(self)
+        fill(self, *given)
+
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
-        threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
-        start = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            hearing.transcribe(speech * 40)  # half a minute and more
-        assert time.monotonic() - start < 8
+        with monkeypatch.context() as patch:
+            patch.setattr(Lane, "fill", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                hearing.transcribe(speech * 40)  # a hundred batches
+        assert 3 <= len(filled) < 30
     finally:
         signal.signal(signal.SIGINT, before)
-    assert [one.tokens for one in heard_again(hearing, speech)] == [one.tokens for one in wanted]
+    assert heard_again(hearing, speech) == wanted
 
 
 def test_a_stopwatch_sees_what_lanes_do(hearing: Transcriber, speech: list[NDArray[np.float32]]) -> None:
