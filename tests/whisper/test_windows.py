@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.whisper.torch_engine import profile
 from whisper_factory.engine_spec import EngineSpec, KVCache, Precision, longest_safe_clip, safe_window
@@ -113,6 +114,27 @@ def test_seams_lie_in_the_pauses() -> None:
         assert found
         for frame in found:
             assert min(abs(frame / 100 - pause) for pause in pauses) <= 0.1
+
+
+@pytest.mark.parametrize(("longest", "total"), [(50, 451), (100, 900), (300, 1505)])
+def test_seams_are_the_cheapest(monkeypatch: pytest.MonkeyPatch, longest: int, total: int) -> None:
+    """Of all ways to cut, tried one place after the other."""
+    places, most = -(-total // windows.GRID), longest // windows.GRID
+    least, inf = max(1, int(windows.SHORTEST * most)), float("inf")
+    for seed in range(20):
+        loudness = np.random.default_rng(seed).random(total)
+        monkeypatch.setattr(windows, "_loudness", lambda audio, loudness=loudness: loudness)
+
+        def cost(start: int, end: int, loudness: NDArray[np.float64] = loudness) -> float:
+            """Of a piece, and of the seam at its end."""
+            seam = 0.0 if end == places else float(loudness[end * windows.GRID])
+            return seam + windows.PIECE * (1 + ((end - start) / most) ** 2) if least <= end - start <= most else inf
+
+        cheapest = [0.0]
+        for end in range(1, places + 1):
+            cheapest.append(min(cheapest[start] + cost(start, end) for start in range(end)))
+        found = [0, *(cut // windows.GRID for cut in windows.seams(np.zeros(total * HOP_LENGTH, np.float32), longest))]
+        assert sum(cost(*piece) for piece in pairwise([*found, places])) == pytest.approx(cheapest[-1], rel=1e-9)
 
 
 def test_in_silence_pieces_are_equal() -> None:

@@ -96,7 +96,7 @@ class TokenEmbedding:
         return found.reshape(*tokens.shape, self._sizes.n_text_state)
 
     def _read(self, size: int, start: int, tokens: list[int], dtype: str) -> NDArray[Any]:
-        """Of each token `size` bytes of a table that begins at `start`, [tokens, numbers]. Beams often say the same."""
+        """Of each token `size` bytes of a table that begins at `start`, [tokens, numbers]."""
         file = self._file.fileno()
-        read = {token: os.pread(file, size, start + token * size) for token in set(tokens)}
-        return np.frombuffer(b"".join([read[token] for token in tokens]), dtype).reshape(len(tokens), -1)
+        read = b"".join([os.pread(file, size, start + token * size) for token in tokens])
+        return np.frombuffer(read, dtype).reshape(len(tokens), -1)

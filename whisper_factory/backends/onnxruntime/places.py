@@ -31,7 +31,7 @@ class OnnxRuntimePlaces:
         Args:
             block: of `beams` rows a window.
         """
-        self._lane, self._block, self._beams, self._unmoved = lane, block, beams, list(range(beams))
+        self._lane, self._block, self._beams = lane, block, beams
         self._lengths = np.zeros(block.windows, np.int64)  # of each window's rows
         self._same = [np.zeros((beams, beams), np.int64) for _ in range(block.windows)]  # see branching.py
         self._bound: BoundStep | None = None
@@ -68,7 +68,7 @@ class OnnxRuntimePlaces:
 
     def branch(self, place: int, sources: list[int]) -> None:
         """Of a window: its row i continues from the past of its former row sources[i]."""
-        if sources == self._unmoved:
+        if sources == [*range(self._beams)]:
             return
         rows, length, first = np.asarray(sources, np.int64), int(self._lengths[place]), place * self._beams
         begins, self._same[place] = branched(self._same[place], rows, length)

@@ -25,13 +25,10 @@ class Slab:
         self._count = count
         self.size = count * self._step  # bytes
         self._map = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):  # a system without huge pages. If not resident, a row's first token would take 2 MB
+            self._map.madvise(mmap.MADV_HUGEPAGE if resident else mmap.MADV_NOHUGEPAGE)
         if resident:
-            with suppress(OSError):  # a system without huge pages
-                self._map.madvise(mmap.MADV_HUGEPAGE)
             np.frombuffer(self._map, np.uint8).fill(0)
-        else:
-            with suppress(OSError):  # a system without huge pages
-                self._map.madvise(mmap.MADV_NOHUGEPAGE)  # else the first token of a row would take 2 MB
 
     def tensors(self, first: int, rows: int, shape: Shape) -> Tensors:
         """Rows `first` to `first + rows` of every tensor, [rows, *shape]; their content stays as it is."""
