@@ -26,7 +26,7 @@ EVERY = 3
 
 
 def prompts(out: Path) -> list[tuple[Path, str]]:
-    """Telephone prompts, converted to WAV by sox."""
+    """Telephone prompts, converted to WAV by sox: without dither, which is other noise each time."""
     found = []
     for line in gzip.decompress(PROMPT_TEXTS.read_bytes()).decode("utf-8", "replace").splitlines():
         name, _, text = line.strip().partition(": ")
@@ -36,7 +36,7 @@ def prompts(out: Path) -> list[tuple[Path, str]]:
     chosen = []
     for recording, text in sorted(found)[::EVERY]:
         wav = out / f"{recording.stem}.wav"
-        subprocess.run(["sox", recording, "-r", "16000", "-b", "16", wav], check=True)
+        subprocess.run(["sox", "-D", recording, "-r", "16000", "-b", "16", wav], check=True)
         if 1.0 <= soundfile.info(wav).duration <= 7.0:
             chosen.append((wav, text))
     return chosen

@@ -50,7 +50,8 @@ def fetch_and_build(work: Path) -> tuple[Path, Path]:
     if not sdist.exists():
         quietly(tools / "pip", "download", "--no-binary", "pywhispercpp", "--no-deps", "--dest", work, BINDING)
         with tarfile.open(work / f"{name}.tar.gz") as archive:
-            archive.extractall(sdist, filter="data")
+            archive.extractall(unpacked := sdist.with_suffix(".part"), filter="data")
+        unpacked.rename(sdist)  # whole, or not there
     source, made = sdist / name / "whisper.cpp", work / "build"
     quietly(tools / "cmake", "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}", "-S", source, "-B", made,
             *(f"-D{option}" for option in OPTIONS))

@@ -24,7 +24,8 @@ Array = NDArray[np.float32]
 
 @pytest.fixture(scope="module")
 def attention(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Array, Array, Array], Array]:
-    """Queries, keys and values, [windows, length, state] each, through what the encoder and the decoder are given."""
+    """Queries, keys and values, [windows, length, state] each, through what the encoder and the decoder are given: each
+    query by itself and a window's together, to the same bits."""
     folder = tmp_path_factory.mktemp("graphs")
     with WeightFile(folder / "none.weights") as weights:
         rounding, attending = (Graph(name, weights, BLOCKED_OPSET) for name in ("rounding", "attending"))
@@ -43,8 +44,10 @@ def attention(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Array, Arra
         rounded = dict(zip((output.name for output in first.get_outputs()),
                            first.run(None, {"key": keys, "value": values}), strict=True))
         shaped = {name: array[:, :, None] if array.dtype == np.int8 else array for name, array in rounded.items()}
-        found: Array = second.run(None, {"queries": queries, **shaped})[0]
-        return found
+        found: list[Array] = [second.run(None, {"queries": queries, byte_kv.AXES: np.array(axes), **shaped})[0]
+                              for axes in (byte_kv.APART, byte_kv.TOGETHER)]
+        np.testing.assert_array_equal(*found)
+        return found[0]
 
     return attend
 

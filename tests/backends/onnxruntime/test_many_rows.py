@@ -90,3 +90,17 @@ def test_processors_that_saturate_are_told(monkeypatch: pytest.MonkeyPatch, tmp_
         (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n", encoding="ascii")
     monkeypatch.setattr(runtime, "CPUINFO", tmp_path / "cpuinfo")
     assert runtime.adds_bytes_exactly() == ("vnni" in (flags or ""))
+
+
+@pytest.mark.parametrize(("machine", "flags", "as_they_lie"), [
+    ("x86_64", "avx2 avx512_vnni", True), ("x86_64", "avx2", True), ("x86_64", "avx512_vnni amx_int8", False),
+    ("aarch64", "asimddp i8mm", False)])
+def test_processors_that_pack_matrices_for_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str,
+                                                 flags: str, as_they_lie: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n", encoding="ascii")
+    monkeypatch.setattr(runtime, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    runtime.multiplies_rows_as_they_lie.cache_clear()
+    assert runtime.multiplies_rows_as_they_lie() is as_they_lie
+    monkeypatch.undo()
+    runtime.multiplies_rows_as_they_lie.cache_clear()

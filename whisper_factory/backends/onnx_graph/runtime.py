@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -71,11 +72,24 @@ def adds_bytes_exactly() -> bool:
     x86-64's without VNNI add two of them in 16 bits. There ONNX Runtime has to turn signed bytes into unsigned ones,
     which takes twice the time; asked to, it does so on any x86-64, and nothing elsewhere.
     """
-    try:
-        flags = CPUINFO.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
+    flags = _flags()
     return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+@cache
+def multiplies_rows_as_they_lie() -> bool:
+    """Whether this processor's product of a single row of bytes reads the matrix without packing it first.
+
+    x86-64's does, but for AMX.
+    """
+    return platform.machine() in ("x86_64", "AMD64") and "amx_int8" not in _flags()
+
+
+def _flags() -> str:
+    try:
+        return CPUINFO.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
 
 
 def open_session(model: Path, threads: int, prepack: bool = True,

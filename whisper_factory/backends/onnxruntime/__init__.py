@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPUTED", "LIBRARIES", "UNPROMISED", "VERSION", "build", "build_from", "check", "checkpoint_precision",
            "footprint", "kv_modes", "load", "notes", "settle", "tools"]
 
-VERSION = 8
+VERSION = 9
 LIBRARIES = ("numpy", "onnxruntime")
 COMPUTED = {"end_anchor.bin": "<f4"}
 UNPROMISED: tuple[str, ...] = ()

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_factory.backends.onnx_graph import runtime
+from whisper_factory.backends.onnxruntime.byte_kv import APART, AXES, TOGETHER
+
 if TYPE_CHECKING:
     import onnxruntime
 
@@ -68,6 +71,9 @@ class BoundStep:
         self._lengths, self._count = np.empty(lengths, np.int64), np.empty(1, np.int64)
         for name, array in (("embedded", self._embedded), ("past_length", self._lengths), ("count", self._count)):
             bind_input(self._binding, name, array)
+        self._axes = np.array(APART if runtime.multiplies_rows_as_they_lie() else TOGETHER, np.int64)
+        if caches.beside:
+            bind_input(self._binding, AXES, self._axes)
         for name, array in caches.cross_by_name():  # each query is a product of its own with a matrix of bytes
             bind_input(self._binding, name, array[:, :, None] if array.dtype == np.int8 else array)
         for name, array in zip(_names("past", caches.past), caches.past, strict=True):

@@ -86,18 +86,21 @@ def write_ranking(graph: Graph, count: str, n_vocab: int) -> None:
 
 
 def _best(graph: Graph, count: str, n_vocab: int) -> str:
-    """`ranked_tokens`. Groups are of neighbours, and in order, so that the lower of two equal tokens comes first."""
+    """`ranked_tokens`. A group is every so-manieth token, as the largest of columns is found faster than that of rows;
+    candidates are in order, so that the lower of two equal tokens comes first. (Where more are equal than are ranked,
+    they are not the lowest.)"""
     size = next((size for size in GROUPS if n_vocab % size == 0 and n_vocab // size >= LEAST_GROUPS), 0)
     if not size:
         graph.nodes("TopK", ["logits", count], ["ranked_logits", "ranked_tokens"], axis=-1)
         return "ranked_tokens"
-    grouped = graph.node("Reshape", ["logits", graph.ints(0, n_vocab // size, size)], "groups")
-    largest = graph.node("ReduceMax", [grouped, graph.ints(-1)], "groups.largest", keepdims=0)
+    groups = n_vocab // size
+    grouped = graph.node("Reshape", ["logits", graph.ints(0, size, groups)], "groups")
+    largest = graph.node("ReduceMax", [grouped, graph.ints(1)], "groups.largest", keepdims=0)
     graph.nodes("TopK", [largest, count], ["groups.best_logits", "groups.best"], axis=-1)
     graph.nodes("TopK", ["groups.best", count], ["groups.in_order", "groups.places"], axis=-1, largest=0)
-    firsts = graph.node("Mul", ["groups.in_order", graph.index(size)], "groups.firsts")
-    members = graph.node("Add", [graph.node("Unsqueeze", [firsts, graph.ints(-1)], "groups.columns"),
-                                 graph.ints(*range(size))], "groups.members")
+    firsts = graph.node("Unsqueeze", ["groups.in_order", graph.ints(1)], "groups.firsts")  # [rows, 1, count]
+    steps = graph.node("Unsqueeze", [graph.ints(*range(0, n_vocab, groups)), graph.ints(1)], "groups.steps")
+    members = graph.node("Add", [firsts, steps], "groups.members")
     candidates = graph.node("Reshape", [members, graph.ints(0, -1)], "candidates")
     logits = graph.node("GatherElements", ["logits", candidates], "candidates.logits", axis=-1)
     graph.nodes("TopK", [logits, count], ["ranked_logits", "candidates.best"], axis=-1)

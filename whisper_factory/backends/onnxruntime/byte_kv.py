@@ -20,6 +20,8 @@ import numpy as np
 from whisper_factory.backends.onnx_graph.graph import FLOAT32, Graph
 from whisper_factory.whisper.dimensions import Dimensions
 
+AXES = "query_axes"  # the decoder's input: how a window's queries are laid out, as products of a row each, or as one
+APART, TOGETHER = (-1, 1), (1, -1)
 LARGEST = 90  # of keys, values and queries, either sign
 TOP = 181  # of weights; 2 * TOP * LARGEST < 2 ** 15
 TINY = 1e-8  # the least scale: a channel of zeros has it
@@ -55,8 +57,11 @@ def round_kv(graph: Graph, flat: str, part: str, output: str, sizes: Dimensions)
 
 def inputs(graph: Graph, layer: int, sizes: Dimensions) -> None:
     """Declare the decoder's inputs of a layer: what `round_kv` gives out, of all windows, the bytes with an axis of
-    queries after the heads'."""
+    queries after the heads'; and once AXES, which of APART and TOGETHER it is."""
     heads, size = sizes.n_text_head, sizes.head_size
+    if not layer:
+        graph.input(AXES, np.int64, [2])
+        graph.node("Concat", [graph.ints(0, 0), AXES, graph.ints(size)], f"{AXES}.shape", axis=0)
     graph.input(f"cross_k_{layer}", np.int8, ["windows", heads, 1, size, "length"])
     graph.input(f"cross_v_{layer}", np.int8, ["windows", heads, 1, "length", size])
     for part in "kv":
@@ -70,15 +75,18 @@ def attend(graph: Graph, queries: str, layer: int, name: str, sizes: Dimensions)
     keys, values, by_head = f"cross_k_{layer}", f"cross_v_{layer}", [0, 2, 1, 3, 4]
     scaled = graph.node("Mul", [queries, f"{keys}_scale"], f"{name}.queries")
     heads = graph.node("Reshape", [scaled, graph.ints(0, 0, sizes.n_text_head, 1, sizes.head_size)], f"{name}.heads")
-    split = graph.node("Transpose", [heads], f"{name}.split", perm=by_head)
+    turned = graph.node("Transpose", [heads], f"{name}.turned", perm=by_head)
+    split = graph.node("Reshape", [turned, f"{AXES}.shape"], f"{name}.split")
     rounded, scale = round_rows(graph, graph.node("Abs", [split], f"{name}.sizes"), split, LARGEST,
                                 graph.scalar(LARGEST, np.uint8), f"{name}.query")
     exact = graph.node("Sub", [_product(graph, rounded, keys, f"{name}.product"), f"{keys}_sum"], f"{name}.exact")
     weights = graph.node("Softmax", [graph.node("Mul", [exact, scale], f"{name}.scores")], f"{name}.weights", axis=-1)
     rounded, scale = round_rows(graph, weights, weights, TOP, graph.scalar(0, np.uint8), f"{name}.weight")
     sums = _product(graph, rounded, values, f"{name}.sums")
-    mixed = graph.node("Transpose", [graph.node("Mul", [sums, scale], f"{name}.mixed")], f"{name}.joined", perm=by_head)
-    flat = graph.node("Reshape", [mixed, graph.ints(0, -1, sizes.n_text_state)], f"{name}.flat")
+    mixed = graph.node("Reshape", [graph.node("Mul", [sums, scale], f"{name}.scaled"),
+                                   graph.ints(0, 0, -1, 1, sizes.head_size)], f"{name}.apart")
+    joined = graph.node("Transpose", [mixed], f"{name}.joined", perm=by_head)
+    flat = graph.node("Reshape", [joined, graph.ints(0, -1, sizes.n_text_state)], f"{name}.flat")
     return graph.node("Mul", [flat, f"{values}_scale"], name)
 
 
