@@ -43,12 +43,6 @@ def test_neighbours_in_length_share_a_batch() -> None:
     assert told(list(batching.batches(given, 2, even=False))) == [[3, 1], [5, 9], [2]]
 
 
-def test_windows_of_as_many_frames_flow_together() -> None:
-    """The longest audio first; of unlike frames neighbours do."""
-    assert told(list(batching.flows(jobs((1, 20), (3, 20), (2, 20)), 2))) == [[3, 2, 1]]
-    assert told(list(batching.flows(jobs((1, 10), (4, 40), (2, 20), (3, 20), (5, 40)), 2))) == [[5, 4], [3, 2], [1]]
-
-
 def test_batches_as_long_as_each_other_are_one_stream() -> None:
     given = jobs((1, 10), (2, 10), (3, 10), (4, 20), (5, 20), (6, 20))
     made = list(batching.streams(batching.batches(given, 2, even=True)))

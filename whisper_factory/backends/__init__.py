@@ -12,7 +12,7 @@ from whisper_factory.errors import UserError, choices
 from whisper_factory.progress import Progress, silent
 
 if TYPE_CHECKING:  # planning must not pay for importing numpy
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from contextlib import AbstractContextManager
     from threading import Event
 
@@ -130,7 +130,10 @@ class Places(Protocol):
     n_vocab: int
 
     def listen(self, place: int, mel: NDArray[np.float32]) -> None:
-        """Encode a window, log-mel [n_mels, frames], into a place, whatever was there before."""
+        """Encode a window, log-mel [n_mels, frames], into a place, whatever was there before.
+
+        It is what it is alone, but for float rounding, where others, or the place, have more frames.
+        """
 
     def begin(self, place: int, prompt: NDArray[np.int64], bias: NDArray[np.float32], count: int
               ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -153,8 +156,8 @@ class Places(Protocol):
 class Lane(Engine, Protocol):
     """An engine that shares its weights with others."""
 
-    def places(self, count: int, frames: int, beams: int) -> Places:
-        """For `count` windows of `frames` mel frames; until `encode`, or the next ones."""
+    def places(self, count: int, frames: Collection[int], beams: int) -> Places:
+        """For `count` windows at a time, each of any of `frames` mel frames; until `encode`, or the next ones."""
 
 
 @runtime_checkable

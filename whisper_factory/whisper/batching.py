@@ -32,16 +32,6 @@ def batches(jobs: Iterable[Job], size: int, even: bool) -> Iterator[list[Job]]:
         yield ordered[start:start + size]
 
 
-def flows(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
-    """Windows that need not end together, the longest audio first: all, where the encoder sees as many frames of each;
-    else `size` neighbours in length, as it sees as many of all of them."""
-    ordered = sorted(jobs, key=lambda job: (job.frames, len(job.audio)), reverse=True)
-    if len({job.frames for job in jobs}) == 1:
-        size = len(ordered)
-    for start in range(0, len(ordered), size):
-        yield ordered[start:start + size]
-
-
 def frames_of(batch: Sequence[Framed]) -> int:
     """What the encoder sees of each window of a batch: as much as its longest needs."""
     return max(job.frames for job in batch)

@@ -1,7 +1,7 @@
 """Decoding windows that do not wait for each other: as one ends, the next takes its place.
 
 A batch waits for its longest window, and of 65 windows in eights one is left over. Here as many go on together as there
-are places, until no window waits any more; then ever fewer. A window's answer is the one it has in a batch.
+are places, until no window waits any more; then ever fewer. A window's answer is the one it has alone.
 """
 
 from __future__ import annotations

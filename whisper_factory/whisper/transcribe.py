@@ -118,10 +118,10 @@ class Transcriber:
         """Transcribe clips of any length.
 
         Windows run together, up to `options.batch_size` in a batch; of more, some engines hear twice as many at once,
-        and begin the next as soon as one has ended.
-        Under padding_strategy `max` a clip's result does not depend on the others; else windows of a batch are as long
-        as its longest needs, which neighbours in length share, so a clip may be heard in a longer window than it would
-        be alone.
+        and begin the next as soon as one has ended: each as long as it would be alone.
+        So there, and under padding_strategy `max`, a clip's result does not depend on the others. Else windows of a
+        batch are as long as its longest needs, which neighbours in length share, so a clip may be heard in a longer
+        window than it would be alone.
 
         Args:
             clips: mono audio at 16 kHz, [samples] each.
@@ -158,26 +158,29 @@ class Transcriber:
     def _run(self, jobs: list[_Job], size: int, at_once: bool, options: Options) -> None:
         """Hear windows, `size` at once; twice as many where the engine can."""
         engine = self.engine
-        if at_once and isinstance(engine, LanesEngine) and (lanes := len(engine.lanes(threading.Event()))):
-            for some in batching.flows(jobs, lanes * size):
-                self._flow(engine, some, size, options)
+        if at_once and isinstance(engine, LanesEngine) and engine.lanes(threading.Event()):
+            if jobs:
+                self._flow(engine, jobs, size, options)
             return
         batches = batching.batches(jobs, size, not self.spec.kv_cache.max_pages)
         for batch in batching.streams(batches) if self._streams(jobs, options) else batches:
             self._run_batch(engine, batch, size, options)
 
     def _flow(self, engine: LanesEngine, jobs: list[_Job], size: int, options: Options) -> None:
-        """Hear windows in all lanes of an engine."""
-        stopped, queue, frames = threading.Event(), deque(jobs), batching.frames_of(jobs)
+        """Hear windows in all lanes of an engine, the longest audio first: what ends last is then not begun last."""
+        stopped, frames = threading.Event(), {job.frames for job in jobs}
+        queue = deque(sorted(jobs, key=lambda job: len(job.audio), reverse=True))
         lanes = engine.lanes(stopped)
         each = min(size, -(-len(jobs) // len(lanes)))
         shared(lambda lane, queue: self._run_flow(lane, queue, each, frames, options, len(lanes)), lanes,
                len(lanes) * [queue], stopped)
 
-    def _run_flow(self, lane: Lane, queue: deque[_Job], size: int, frames: int, options: Options, beside: int) -> None:
+    def _run_flow(self, lane: Lane, queue: deque[_Job], size: int, frames: set[int], options: Options, beside: int
+                  ) -> None:
         """Of windows that others take from too: `size` at once, the next as soon as one has ended.
 
         Args:
+            frames: that any of them has.
             beside: lanes that do so, this one included.
         """
         start, taken = time.perf_counter(), list[_Job]()
@@ -189,18 +192,19 @@ class Transcriber:
                 except IndexError:  # another was quicker
                     return
                 taken.append(job)
-                yield partial(self._begin, job, frames, options)
+                yield partial(self._begin, job, options)
 
         flow.run(lane.places(size, frames, options.num_beams), waiting(), Suppression(self.tokenizer))
-        self._leave_circles(lane, taken, frames, options)
+        for job in taken:
+            self._leave_circles(lane, [job], job.frames, options)
         decoding_s = time.perf_counter() - start - sum(float(job.seconds.sum()) for job in taken)
         for job in taken:
             job.seconds[2] = decoding_s / len(taken)
             job.seconds /= beside
 
-    def _begin(self, job: _Job, frames: int, options: Options, places: Places, place: int) -> flow.Begun:
+    def _begin(self, job: _Job, options: Options, places: Places, place: int) -> flow.Begun:
         marks = [time.perf_counter()]
-        (mel,) = self._log_mels([job], frames)
+        (mel,) = self._log_mels([job], job.frames)
         marks.append(time.perf_counter())
         places.listen(place, mel)
         job.seconds[:2] = np.diff([*marks, time.perf_counter()])

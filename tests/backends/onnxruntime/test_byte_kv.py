@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from whisper_factory.backends.onnx_graph.graph import BLOCKED_OPSET, Graph, Weig
 from whisper_factory.backends.onnx_graph.runtime import open_session
 from whisper_factory.backends.onnxruntime import byte_kv, sizes
 from whisper_factory.backends.onnxruntime.kvcache import KVMemory
+from whisper_factory.backends.onnxruntime.shorter import Part
 
 SIZES = tiny_dimensions(n_text_layer=1, n_text_state=128, n_audio_state=128)
 HEADS, SIZE = SIZES.n_text_head, SIZES.head_size
@@ -25,7 +27,7 @@ Array = NDArray[np.float32]
 @pytest.fixture(scope="module")
 def attention(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Array, Array, Array], Array]:
     """Queries, keys and values, [windows, length, state] each, through what the encoder and the decoder are given: each
-    query by itself and a window's together, to the same bits."""
+    query by itself and a window's together, to the same bits. If wished, one window in a place of more positions."""
     folder = tmp_path_factory.mktemp("graphs")
     with WeightFile(folder / "none.weights") as weights:
         rounding, attending = (Graph(name, weights, BLOCKED_OPSET) for name in ("rounding", "attending"))
@@ -40,9 +42,11 @@ def attention(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Array, Arra
         attending.save(folder / "attending.onnx")
     first, second = (open_session(folder / f"{name}.onnx", 2) for name in ("rounding", "attending"))
 
-    def attend(queries: Array, keys: Array, values: Array) -> Array:
+    def attend(queries: Array, keys: Array, values: Array, places: int = 0) -> Array:
         rounded = dict(zip((output.name for output in first.get_outputs()),
                            first.run(None, {"key": keys, "value": values}), strict=True))
+        if places:
+            rounded = {name: placed(name, array, keys.shape[1], places) for name, array in rounded.items()}
         shaped = {name: array[:, :, None] if array.dtype == np.int8 else array for name, array in rounded.items()}
         found: list[Array] = [second.run(None, {"queries": queries, byte_kv.AXES: np.array(axes), **shaped})[0]
                               for axes in (byte_kv.APART, byte_kv.TOGETHER)]
@@ -50,6 +54,16 @@ def attention(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Array, Arra
         return found[0]
 
     return attend
+
+
+def placed(name: str, array: NDArray[Any], positions: int, places: int) -> NDArray[Any]:
+    """Of a window, in a place of so many positions, where any bytes were before."""
+    shape = [places if size == positions else size for size in array.shape]
+    place = np.random.default_rng(0).integers(-128, 128, shape).astype(array.dtype)
+    part = Part(name, place, positions)
+    part.written[:] = array
+    part.spread()
+    return place
 
 
 def exact(queries: Array, keys: Array, values: Array) -> Array:
@@ -84,6 +98,17 @@ def test_zeros(attention: Callable[[Array, Array, Array], Array]) -> None:
     found = attention(nothing[:, :2], nothing, values)
     assert found[0, :, 0] == pytest.approx(0.5, abs=0.005)
     assert not found[:, :, 1:].any()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1.0, 1e6, 1e15])
+def test_a_place_may_be_longer_than_its_window(attention: Callable[..., Array], size: float) -> None:
+    """Whatever the queries' scale: the least there is, or such that a score is no number of float32."""
+    rng = np.random.default_rng(0)
+    keys, values = (rng.standard_normal((1, 99, SIZES.n_text_state), np.float32) for _ in range(2))
+    queries = np.float32(size) * rng.standard_normal((1, 3, SIZES.n_text_state), np.float32)
+    wanted = attention(queries, keys, values)
+    assert wanted.any()
+    np.testing.assert_allclose(attention(queries, keys, values, 250), wanted, atol=1e-5)
 
 
 def test_engines_for_several_windows_have_bytes_and_others_floats() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from tests.backends.onnxruntime.making import build, make_checkpoint, respecifie
 from tests.backends.onnxruntime.test_session import PROMPT, prompts, windows
 from tests.real_engine import clip, tiny_en
 from tests.tiny_model import tiny_weights
-from whisper_factory.backends import onnxruntime
+from whisper_factory.backends import Engine, Utterance, onnxruntime
 from whisper_factory.backends.onnxruntime.session import Lane, OnnxRuntimeEngine
 from whisper_factory.stopwatch import Stopwatch
 from whisper_factory.threads import Stopped
-from whisper_factory.whisper import transcribe
+from whisper_factory.whisper import decoding, flow, transcribe
 from whisper_factory.whisper.audio import read_audio
 from whisper_factory.whisper.options import Options
 from whisper_factory.whisper.tokenizer import Tokenizer
@@ -134,11 +135,54 @@ def test_languages_are_detected_as_one_batch_after_the_other(
     engine = loaded(build(checkpoint, tmp_path / "engine", max_batch_size=2, max_beam_width=1, max_new_tokens=6))
     hearing = Transcriber(engine, Tokenizer.load(ASSETS / "multilingual.tiktoken", engine.spec.dimensions))
     clips = [*speech, np.concatenate([*speech, *speech, *speech])]
-    found = hearing.transcribe(clips, Options())
+    found, unlike = (hearing.transcribe(clips, Options(padding_strategy=how)) for how in ("max", "nopad"))
     monkeypatch.setattr(OnnxRuntimeEngine, "lanes", lambda self, stopped: [])
     wanted = hearing.transcribe(clips, Options())
+    alone = [hearing.transcribe([audio], Options(padding_strategy="nopad", batch_size=1))[0] for audio in clips]
     assert len(found[-1].windows) > 1
     assert [(one.language, one.tokens) for one in found] == [(one.language, one.tokens) for one in wanted]
+    assert [(one.language, one.tokens) for one in unlike] == [(one.language, one.tokens) for one in alone]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_windows_of_unlike_lengths_are_heard_as_alone(
+    hearing: Transcriber, speech: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, beams: int
+) -> None:
+    """Two windows of 30 s among them, which end last, and one that has more positions (18.24 s)."""
+    whole = np.concatenate(speech * 2)
+    clips = [*speech, *(whole[:int(seconds * 16_000)] for seconds in (9, 18.24, 28, 12.5, 29, 7.1))]
+    options, frames = Options(num_beams=beams, padding_strategy="nopad"), list[int]()
+    fill = Lane.fill
+    monkeypatch.setattr(Lane, "fill", lambda self, caches, mel, *given: (
+        frames.append(mel.shape[-1]), fill(self, caches, mel, *given))[1])
+    found = hearing.transcribe(clips, options)
+    among, frames = sorted(frames), []
+    wanted = [hearing.transcribe([audio], options)[0] for audio in clips]
+    assert sorted(frames) == among == [750] * 5 + [810, 1150, 1850, 2998, 3000, 3000]
+    assert [one.tokens for one in found] == [one.tokens for one in wanted]
+    for one, alone in zip(found, wanted, strict=True):
+        assert one.windows[0].decoded.avg_logprob == pytest.approx(alone.windows[0].decoded.avg_logprob, abs=2e-3)
+
+
+def test_what_goes_round_in_circles_is_heard_on_in_a_window_of_its_own_length(
+    hearing: Transcriber, speech: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As every window does here that is longer than the others."""
+    begun, alone, frames = decoding.begun, Transcriber._alone, list[int]()
+
+    def circling(found: Callable[[decoding.Decoded], None], *given: Any) -> flow.Begun:
+        return begun(lambda one: found(replace(one, dropped=[one.tokens[0]])), *given)
+
+    def heard(self: Transcriber, engine: Engine, job: Any, seen: int) -> Utterance:
+        utterance = alone(self, engine, job, seen)
+        frames.append(seen)
+        return utterance
+
+    monkeypatch.setattr(decoding, "begun", circling)
+    monkeypatch.setattr(Transcriber, "_alone", heard)
+    found = hearing.transcribe([*speech, np.concatenate(speech[:3])], Options(padding_strategy="nopad"))
+    assert all(one.windows[0].decoded.circles for one in found)
+    assert set(frames) == {750, 1808}
 
 
 def test_of_one_batch_all_threads_are_used(hearing: Transcriber, speech: list[NDArray[np.float32]],

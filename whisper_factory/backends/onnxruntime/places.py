@@ -1,7 +1,8 @@
 """Windows that are decoded together and do not wait for each other: as one ends, the next takes its place.
 
-A place is the memory of one window and its beams; each window's rows have a length of their own. So the products of a
-step are always of as many rows, until no window waits any more.
+A place is the memory of one window and its beams; each window's rows have a length of their own, and a window may have
+fewer positions than its place (shorter.py). So the products of a step are always of as many rows, until no window waits
+any more.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ What takes memory, and when (bytes; V tokens in the vocabulary, S the state's wi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -31,6 +32,7 @@ from whisper_factory.backends.onnxruntime.files import EMBEDDING
 from whisper_factory.backends.onnxruntime.kvcache import KVBlock, KVMemory
 from whisper_factory.backends.onnxruntime.opened import Opened
 from whisper_factory.backends.onnxruntime.places import OnnxRuntimePlaces
+from whisper_factory.backends.onnxruntime.shorter import Part
 from whisper_factory.backends.onnxruntime.sizes import cross_in_bytes, lanes_of
 from whisper_factory.backends.requests import check_mel, check_tokens, windows_of
 from whisper_factory.engine_spec import EngineSpec
@@ -87,19 +89,22 @@ class Lane:
 
     def fill(self, caches: Caches, mel: NDArray[np.float32], first: int = 0) -> None:
         """Encode log-mel windows [windows, n_mels, frames] into the places from `first` on."""
-        binding = self.opened.encoder.io_binding()
+        binding, positions = self.opened.encoder.io_binding(), self._positions(mel.shape[-1])
         for place, window in enumerate(mel, first):
             self.go_on()
             bind_input(binding, "mel", window[None])
-            for name, array in caches.cross_by_name():
-                bind_output(binding, name, array[place:place + 1])
+            parts = [Part(name, array[place:place + 1], positions) for name, array in caches.cross_by_name()]
+            for part in parts:
+                bind_output(binding, part.name, part.written)
             self.opened.between()
             self.opened.encoder.run_with_iobinding(binding, self.opened.encoder_run)
+            for part in parts:
+                part.spread()
         self.opened.between()
 
-    def places(self, count: int, frames: int, beams: int) -> OnnxRuntimePlaces:
-        """See `backends.Lane`."""
-        return OnnxRuntimePlaces(self, self.memory.open(count, self._positions(frames), beams), beams)
+    def places(self, count: int, frames: Collection[int], beams: int) -> OnnxRuntimePlaces:
+        """See `backends.Lane`. Not always the most frames have the most positions: 3000 have no anchor."""
+        return OnnxRuntimePlaces(self, self.memory.open(count, max(map(self._positions, frames)), beams), beams)
 
     def _positions(self, frames: int) -> int:
         return frames // 2 + (self.spec.profile.end_anchor if frames < WINDOW_FRAMES else 0)
