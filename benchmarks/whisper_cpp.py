@@ -18,16 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from tests.real_weights import BASE, TINY_EN, packaged
-from whisper_factory.backends.onnx_graph.runtime import CPUINFO
+from whisper_factory.backends.onnx_graph.runtime import processor_flags
 from whisper_factory.whisper import readers
 
 BINDING, VERSION = "pywhispercpp==1.5.1", "1.8.5"  # of the whisper.cpp in its sdist
 TOOLS = ("cmake==4.4.4", "ninja==1.13.2")
 OPTIONS = ("CMAKE_BUILD_TYPE=Release", "BUILD_SHARED_LIBS=OFF", "GGML_NATIVE=ON", "GGML_BLAS=OFF",
            "WHISPER_BUILD_TESTS=OFF", "WHISPER_BUILD_SERVER=OFF")
-
-
-# Its kernels for AMX end with an illegal instruction where the kernel has not been asked for AMX (seen with q8_0).
+# Its kernels for AMX end with an illegal instruction where the system has not been asked for AMX (seen with q8_0).
 WITHOUT_AMX = "CMAKE_CXX_FLAGS=-mno-amx-int8 -mno-amx-tile"
 
 
@@ -58,9 +56,8 @@ def fetch_and_build(work: Path) -> tuple[Path, Path]:
             archive.extractall(unpacked := sdist.with_suffix(".part"), filter="data")
         unpacked.rename(sdist)  # whole, or not there
     source, made = sdist / name / "whisper.cpp", work / "build"
-    amx = CPUINFO.exists() and "amx_int8" in CPUINFO.read_text(encoding="ascii", errors="replace")
     quietly(tools / "cmake", "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}", "-S", source, "-B", made,
-            *(f"-D{option}" for option in (*OPTIONS, *([WITHOUT_AMX] if amx else []))))
+            *(f"-D{option}" for option in (*OPTIONS, *([WITHOUT_AMX] if "amx_int8" in processor_flags() else []))))
     quietly(tools / "cmake", "--build", made, "-j1", "--target", "whisper-cli", "whisper-quantize")
     return source, made
 

@@ -9,6 +9,7 @@ do without. x86-64 only; as root, or where users may have namespaces of their ow
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import platform
@@ -16,9 +17,9 @@ import re
 import struct
 import sys
 import tempfile
-from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
+from whisper_factory.backends.onnx_graph.runtime import CPUINFO, processor_flags
+
 # linux/sched.h, mount.h, prctl.h, seccomp.h, and x86's asm/prctl.h and asm/unistd_64.h
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
@@ -48,7 +49,7 @@ def hide() -> None:
     check(libc.unshare(CLONE_NEWNS | (0 if os.geteuid() == 0 else CLONE_NEWUSER)), "unshare")
     check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount")
     with tempfile.NamedTemporaryFile("w", suffix=".cpuinfo") as shown:
-        shown.write(re.sub(r" amx_\w+", "", CPUINFO.read_text(encoding="ascii")))
+        shown.write(re.sub(r" amx_\w+", "", processor_flags()))
         shown.flush()
         check(libc.mount(shown.name.encode(), bytes(CPUINFO), None, MS_BIND, None), "mount")
 
@@ -64,11 +65,14 @@ def refuse() -> None:
 
 def main() -> None:
     """Become the command."""
-    if len(sys.argv) < 2 or platform.machine() != "x86_64":
-        sys.exit("usage: without_amx.py COMMAND [ARGUMENT ...], on x86-64")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help="with its arguments")
+    command: list[str] = parser.parse_args(sys.argv[1:2]).command + sys.argv[2:]
+    if platform.machine() != "x86_64":
+        parser.error("AMX is x86-64's")
     hide()
     refuse()
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(command[0], command)
 
 
 if __name__ == "__main__":

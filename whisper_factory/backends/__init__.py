@@ -64,7 +64,8 @@ class RankingUtterance(Protocol):
 
     def rank(self, tokens: NDArray[np.int64], bias: NDArray[np.float32], count: int
              ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """As `decode`, but of the logits the `count` best of each row, best first, of equal ones the lower first.
+        """As `decode`, but of the logits the `count` best of each row, best first, of equal ones among them the
+        lower first.
 
         Args:
             bias: [n_vocab], added to them: zeros, and minus infinity where a token may not be.

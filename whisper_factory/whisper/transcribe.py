@@ -158,9 +158,10 @@ class Transcriber:
     def _run(self, jobs: list[_Job], size: int, at_once: bool, options: Options) -> None:
         """Hear windows, `size` at once; twice as many where the engine can."""
         engine = self.engine
+        if not jobs:
+            return
         if at_once and isinstance(engine, LanesEngine) and engine.lanes(threading.Event()):
-            if jobs:
-                self._flow(engine, jobs, size, options)
+            self._flow(engine, jobs, size, options)
             return
         batches = batching.batches(jobs, size, not self.spec.kv_cache.max_pages)
         for batch in batching.streams(batches) if self._streams(jobs, options) else batches:

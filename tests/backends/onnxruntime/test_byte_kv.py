@@ -15,7 +15,7 @@ from tests.tiny_model import tiny_dimensions
 from whisper_factory.backends import onnxruntime
 from whisper_factory.backends.onnx_graph.graph import BLOCKED_OPSET, Graph, WeightFile
 from whisper_factory.backends.onnx_graph.runtime import open_session
-from whisper_factory.backends.onnxruntime import byte_kv, sizes
+from whisper_factory.backends.onnxruntime import binding, byte_kv, sizes
 from whisper_factory.backends.onnxruntime.kvcache import KVMemory
 from whisper_factory.backends.onnxruntime.shorter import Part
 
@@ -35,7 +35,7 @@ def attention(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Array, Arra
             flat = rounding.input(part, np.float32, ["batch", "length", SIZES.n_text_state])
             byte_kv.round_kv(rounding, flat, part, f"cross_{part[0]}_0", SIZES)
         rounding.save(folder / "rounding.onnx")
-        byte_kv.inputs(attending, 0, SIZES)
+        byte_kv.inputs(attending, SIZES)
         queries = attending.input("queries", np.float32, ["windows", "count", SIZES.n_text_state])
         mixed = byte_kv.attend(attending, queries, 0, "mixed", SIZES)
         attending.output(mixed, np.float32, ["windows", "count", SIZES.n_text_state])
@@ -48,8 +48,8 @@ def attention(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Array, Arra
         if places:
             rounded = {name: placed(name, array, keys.shape[1], places) for name, array in rounded.items()}
         shaped = {name: array[:, :, None] if array.dtype == np.int8 else array for name, array in rounded.items()}
-        found: list[Array] = [second.run(None, {"queries": queries, byte_kv.AXES: np.array(axes), **shaped})[0]
-                              for axes in (byte_kv.APART, byte_kv.TOGETHER)]
+        found: list[Array] = [second.run(None, {"queries": queries, binding.AXES: np.array(axes), **shaped})[0]
+                              for axes in (binding.APART, binding.TOGETHER)]
         np.testing.assert_array_equal(*found)
         return found[0]
 

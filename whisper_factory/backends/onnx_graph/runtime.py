@@ -72,7 +72,7 @@ def adds_bytes_exactly() -> bool:
     x86-64's without VNNI add two of them in 16 bits. There ONNX Runtime has to turn signed bytes into unsigned ones,
     which takes twice the time; asked to, it does so on any x86-64, and nothing elsewhere.
     """
-    flags = _flags()
+    flags = processor_flags()
     return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
@@ -82,10 +82,11 @@ def multiplies_rows_as_they_lie() -> bool:
 
     x86-64's does, but for AMX.
     """
-    return platform.machine() in ("x86_64", "AMD64") and "amx_int8" not in _flags()
+    return platform.machine() in ("x86_64", "AMD64") and "amx_int8" not in processor_flags()
 
 
-def _flags() -> str:
+def processor_flags() -> str:
+    """What /proc/cpuinfo says of it, x86's flags among it; nothing where there is none."""
     try:
         return CPUINFO.read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory.backends.onnx_graph import runtime
-from whisper_factory.backends.onnxruntime.byte_kv import APART, AXES, TOGETHER
 
 if TYPE_CHECKING:
     import onnxruntime
 
 Array = NDArray[Any]
+# An input of decoders with cross-attention in bytes (byte_kv.py): how a window's queries are laid out, as products of a
+# row each or as one. Named here, as running an engine need not import what writes graphs.
+AXES = "query_axes"
+APART, TOGETHER = (-1, 1), (1, -1)
 
 
 def bind_input(binding: onnxruntime.IOBinding, name: str, array: Array) -> None:
@@ -71,10 +74,10 @@ class BoundStep:
         self._lengths, self._count = np.empty(lengths, np.int64), np.empty(1, np.int64)
         for name, array in (("embedded", self._embedded), ("past_length", self._lengths), ("count", self._count)):
             bind_input(self._binding, name, array)
-        self._axes = np.array(APART if runtime.multiplies_rows_as_they_lie() else TOGETHER, np.int64)
         if caches.beside:
+            self._axes = np.array(APART if runtime.multiplies_rows_as_they_lie() else TOGETHER, np.int64)
             bind_input(self._binding, AXES, self._axes)
-        for name, array in caches.cross_by_name():  # each query is a product of its own with a matrix of bytes
+        for name, array in caches.cross_by_name():  # matrices of bytes have an axis of queries
             bind_input(self._binding, name, array[:, :, None] if array.dtype == np.int8 else array)
         for name, array in zip(_names("past", caches.past), caches.past, strict=True):
             bind_input(self._binding, name, array)

@@ -4,7 +4,8 @@ There a step reads the keys and values of all windows, and hardly does anything 
 windows of 30 s (tiny.en). In bytes they are a fourth, and are multiplied by MatMulInteger, one query at a time: for a
 single row of unsigned bytes without a zero point and a matrix of signed bytes it reads the matrix as it lies. In any
 other case it packs the matrix first, each time anew, which takes two to three times as long as all four beams of a
-window, for which the matrix is in the processor's cache but for the first.
+window, for which the matrix is in the processor's cache but for the first. Processors that pack it for a row as well
+(`runtime.multiplies_rows_as_they_lie`) multiply a window's queries together: AXES says which it is.
 
 A channel of a window has a scale of its own, kept beside the bytes: the keys' is multiplied into the queries before
 they are rounded, the values' into what comes out. Queries become unsigned by adding LARGEST, so their products have
@@ -18,10 +19,9 @@ from __future__ import annotations
 import numpy as np
 
 from whisper_factory.backends.onnx_graph.graph import FLOAT32, Graph
+from whisper_factory.backends.onnxruntime.binding import AXES
 from whisper_factory.whisper.dimensions import Dimensions
 
-AXES = "query_axes"  # the decoder's input: how a window's queries are laid out, as products of a row each, or as one
-APART, TOGETHER = (-1, 1), (1, -1)
 LARGEST = 90  # of keys, values and queries, either sign
 TOP = 181  # of weights; 2 * TOP * LARGEST < 2 ** 15
 TINY = 1e-8  # the least scale: a channel of zeros has it
@@ -55,23 +55,23 @@ def round_kv(graph: Graph, flat: str, part: str, output: str, sizes: Dimensions)
         graph.output(sums, np.float32, ["batch", heads, 1, 1, "length"])
 
 
-def inputs(graph: Graph, layer: int, sizes: Dimensions) -> None:
-    """Declare the decoder's inputs of a layer: what `round_kv` gives out, of all windows, the bytes with an axis of
-    queries after the heads'; and once AXES, which of APART and TOGETHER it is."""
+def inputs(graph: Graph, sizes: Dimensions) -> None:
+    """Declare the decoder's inputs: AXES, and of each layer what `round_kv` gives out, of all windows, the bytes with
+    an axis of queries after the heads'."""
     heads, size = sizes.n_text_head, sizes.head_size
-    if not layer:
-        graph.input(AXES, np.int64, [2])
-        graph.node("Concat", [graph.ints(0, 0), AXES, graph.ints(size)], f"{AXES}.shape", axis=0)
-    graph.input(f"cross_k_{layer}", np.int8, ["windows", heads, 1, size, "length"])
-    graph.input(f"cross_v_{layer}", np.int8, ["windows", heads, 1, "length", size])
-    for part in "kv":
-        graph.input(f"cross_{part}_{layer}_scale", np.float32, ["windows", 1, sizes.n_text_state])
-    graph.input(f"cross_k_{layer}_sum", np.float32, ["windows", heads, 1, 1, "length"])
+    graph.input(AXES, np.int64, [2])
+    graph.node("Concat", [graph.ints(0, 0), AXES, graph.ints(size)], f"{AXES}.shape", axis=0)
+    for layer in range(sizes.n_text_layer):
+        graph.input(f"cross_k_{layer}", np.int8, ["windows", heads, 1, size, "length"])
+        graph.input(f"cross_v_{layer}", np.int8, ["windows", heads, 1, "length", size])
+        for part in "kv":
+            graph.input(f"cross_{part}_{layer}_scale", np.float32, ["windows", 1, sizes.n_text_state])
+        graph.input(f"cross_k_{layer}_sum", np.float32, ["windows", heads, 1, 1, "length"])
 
 
 def attend(graph: Graph, queries: str, layer: int, name: str, sizes: Dimensions) -> str:
     """Cross-attention of queries [windows, count, state]: as they come. Within, they are [windows, heads, count, 1,
-    head size]."""
+    head size] or [windows, heads, 1, count, head size], as AXES says."""
     keys, values, by_head = f"cross_k_{layer}", f"cross_v_{layer}", [0, 2, 1, 3, 4]
     scaled = graph.node("Mul", [queries, f"{keys}_scale"], f"{name}.queries")
     heads = graph.node("Reshape", [scaled, graph.ints(0, 0, sizes.n_text_head, 1, sizes.head_size)], f"{name}.heads")

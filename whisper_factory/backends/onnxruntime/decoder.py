@@ -10,6 +10,7 @@ After OpenAI's `TextDecoder`. How attention is spelled follows from what ONNX Ru
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
     cross-attention in bytes [rows]; `bias` float32 [n_vocab], zeros and minus infinity, added to the logits; `count`
     int64 [1], of tokens that are ranked; for each layer i `cross_k_i`, `cross_v_i` float32 [windows, heads, length,
     head size] and `past_k_i`, `past_v_i` float32 [rows, heads, capacity, head size]. Rows of one window are adjacent,
-    equally many for each. Of bytes, cross-attention's are as byte_kv.py has them.
+    equally many for each. Of bytes, cross-attention's are as byte_kv.py has them (`inputs`).
     Outputs: `logits` float32 [rows, n_vocab] of the last token, and the best of them (`write_ranking`); `present_k_i`,
     `present_v_i`, to be bound to the memory of the past.
 
@@ -89,13 +90,11 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
     past = graph.input("past_length", np.int64, ["rows" if dialect.cross_in_bytes else 1])
     bias = graph.input("bias", np.float32, [sizes.n_vocab])
     count = graph.input("count", np.int64, [1])
-    for layer in range(sizes.n_text_layer):
-        if dialect.cross_in_bytes:
-            byte_kv.inputs(graph, layer, sizes)
-        else:
-            for part in "kv":
-                graph.input(f"cross_{part}_{layer}", np.float32,
-                            ["windows", sizes.n_text_head, "length", sizes.head_size])
+    if dialect.cross_in_bytes:
+        byte_kv.inputs(graph, sizes)
+    else:
+        for layer, part in product(range(sizes.n_text_layer), "kv"):
+            graph.input(f"cross_{part}_{layer}", np.float32, ["windows", sizes.n_text_head, "length", sizes.head_size])
     if dialect.cross_in_bytes:
         embedded = byte_head.write_embedded(dialect, embedded)
     x, step = _embed(dialect, embedded, past)
