@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from peer_running import environment
 from precisions import machine
 
 from whisper_factory.measure import _versions
@@ -42,7 +43,7 @@ def make(scratch: Path, *overrides: str) -> tuple[float, dict[str, float]]:
     command = [sys.executable, "-m", "whisper_factory", f"outputs={scratch / 'outputs'}",
                f"store.path={scratch / 'store'}", *overrides]
     started = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return time.monotonic() - started, {name: float(took) for name, took in DONE.findall(done.stdout + done.stderr)}

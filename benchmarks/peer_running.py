@@ -15,8 +15,8 @@ from whisper_factory import clips
 
 HERE = Path(__file__).resolve().parent
 COLD_CLIP = clips.HERE / "sample.flac"  # 4.84 s
-# Variables that would choose a library's kernels or threads for it.
-TUNING = ("OPENBLAS_", "OMP_", "MKL_", "KMP_", "GOMP_", "CT2_", "GGML_")
+# Variables that would choose a library's kernels or threads for it, or have Python compile a checkout again each time.
+TUNING = ("OPENBLAS_", "OMP_", "MKL_", "KMP_", "GOMP_", "CT2_", "GGML_", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Heard:
 
 
 def environment() -> dict[str, str]:
-    """This process's, but that every library chooses kernels and threads by itself."""
+    """This process's, but that every library chooses kernels and threads by itself, and Python keeps what it compiled.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(TUNING)}
     return {**kept, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [kept.get("PYTHONPATH")])])}
 

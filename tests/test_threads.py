@@ -1,13 +1,19 @@
-"""Work done ahead: in order, a little at a time, and stopped when nobody asks any more."""
+"""Work done ahead: in order, a little at a time, and stopped when nobody asks any more. NumPy's own threads."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.real_engine import clip, tiny_en
 from whisper_factory import threads
 
 
@@ -98,3 +104,47 @@ def test_a_failure_stops_the_others_and_is_raised() -> None:
     with pytest.raises(ValueError, match="worker 0"):
         threads.shared(work, [0, 1], range(100), stopped)
     assert len(begun) <= 2
+
+
+LOOK_ON = """
+import os, sys
+def tell(event, given):
+    if event == "import" and given[0] == "numpy":
+        sys.stderr.write(f"numpy with {os.environ.get('OPENBLAS_NUM_THREADS')}\\n")
+sys.addaudithook(tell)
+"""
+COMMANDS = {
+    "run": "from whisper_factory import run; run.main(['--engine_dir', {engine}, '--input_file', {clip}])",
+    "bench": ("from whisper_factory import bench; "
+              "bench.main(['engine_dir=' + {engine}, 'files=' + {clip}, 'repeats=1'])"),
+    "what listens": "from whisper_factory import measure; measure.when_told('onnxruntime')",
+    "measure": "from whisper_factory import measure; measure.main([{engine}, {manifest}, {manifest} + '.out'])",
+    "making": ("from whisper_factory.__main__ import main; sys.argv[1:] = ['model=debug', 'stop_after=convert', "
+               "'store.path=' + {scratch}, 'outputs=' + {scratch}]; main()"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_import_numpy_with_one_thread(command: str, tmp_path: Path) -> None:
+    """Whichever module of theirs needs it first; programs that they start are not told."""
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"clips": [{"paths": [str(clip("sample"))]}]}), encoding="utf-8")
+    given = COMMANDS[command].format(engine=repr(str(tiny_en())), clip=repr(str(clip("sample"))),
+                                     manifest=repr(str(manifest)), scratch=repr(str(tmp_path / "scratch")))
+    assert _said(LOOK_ON + given) == ["numpy with 1"]
+
+
+def test_numpy_with_one_thread() -> None:
+    """The process then has no more than it began with; unless the user says how many."""
+    code = ("import os; from whisper_factory.threads import import_numpy; import_numpy(); import sys; "
+            "print('numpy with', len(os.listdir('/proc/self/task')), os.environ.get('OPENBLAS_NUM_THREADS'), "
+            "'numpy' in sys.modules, file=sys.stderr)")
+    assert _said(code) == ["numpy with 1 None True"]
+    assert _said(LOOK_ON + code, OPENBLAS_NUM_THREADS="2")[0] == "numpy with 2"
+
+
+def _said(code: str, **environment: str) -> list[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    done = subprocess.run([sys.executable, "-c", code], env={**kept, **environment}, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, check=True)
+    return [line for line in done.stderr.splitlines() if line.startswith("numpy with")]

@@ -78,6 +78,9 @@ def bench(wanted: argparse.Namespace) -> None:
     named = _clips(wanted)
 
     from whisper_factory import backends, resident
+    from whisper_factory.threads import import_numpy
+
+    import_numpy()
     from whisper_factory.stopwatch import Stopwatch
     from whisper_factory.whisper.audio import read_audio
     from whisper_factory.whisper.transcribe import Transcriber

@@ -18,6 +18,7 @@ from whisper_factory.steps.closing import Closing
 from whisper_factory.steps.context import Context
 from whisper_factory.steps.listening import Ears
 from whisper_factory.store import Finished, Store
+from whisper_factory.threads import import_numpy
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Run(Closing):
         def work(out: Path) -> Mapping[str, str] | None:
             nonlocal ran
             ran = True
+            import_numpy()
             digests: Mapping[str, str] | None = STEPS[step.name].run(step, inputs, out, context)
             return digests
 

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from whisper_factory import console, resident
 from whisper_factory.errors import UserError, choices
+from whisper_factory.threads import import_numpy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = flags.parse_args(arguments)
 
     def work() -> None:
+        import_numpy()
         report = measure(wanted.engine_dir, _manifest(wanted.manifest), max(1, wanted.repeats), wanted.threads,
                          _heard if wanted.progress else None)
         wanted.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -81,6 +83,8 @@ def when_told(backend: str) -> NoReturn:
 
 def _prepare(backend: str) -> None:
     from whisper_factory import backends
+
+    import_numpy()
     from whisper_factory.whisper import transcribe  # noqa: F401 - for what it imports
 
     resident.import_all(backends.get(backend).LIBRARIES)

@@ -73,6 +73,9 @@ def run(wanted: argparse.Namespace) -> None:
     _check_lengths(wanted, spec)
 
     from whisper_factory import backends, resident
+    from whisper_factory.threads import import_numpy
+
+    import_numpy()
     from whisper_factory.clips import from_manifest
     from whisper_factory.whisper.audio import read_audio
     from whisper_factory.whisper.transcribe import Transcriber

@@ -19,6 +19,23 @@ R = TypeVar("R")
 W = TypeVar("W")
 
 MOST = 4  # threads; what they feed is written by one
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
+
+def import_numpy() -> None:
+    """Import NumPy for a command: with one thread for its BLAS, unless the user says how many.
+
+    OpenBLAS's own threads wait busily from the moment they are there, a tenth of a second on each processor, for
+    products that are small here, or shared by threads of ours. How many it has it asks but once.
+    """
+    ours = BLAS_THREADS not in os.environ
+    if ours:
+        os.environ[BLAS_THREADS] = "1"
+    try:
+        import numpy  # noqa: F401 - for what it reads
+    finally:
+        if ours:  # it is not for the programs that a command starts
+            del os.environ[BLAS_THREADS]
 
 
 @contextmanager
