@@ -16,7 +16,7 @@ elsewhere. Ours hears two batches at once.
 
 faster-whisper is installed into an environment under --work, whisper.cpp is built there (see whisper_cpp.py), and
 openai-whisper is the one of the `dev` extra. What --work holds is used again: a run that was cut short goes on with the
-round it was in, as long as neither code, clips nor versions have changed.
+round it was in, as long as code, clips and versions are the same, and AMX is there or not as before (without_amx.py).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from peer_running import HERE, Heard, System, cold_start, hear
 from precisions import machine
 
 from whisper_factory import backends, clips
+from whisper_factory.backends.onnx_graph.runtime import processor_flags
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.whisper import windows
 from whisper_factory.whisper.audio import read_audio
@@ -124,7 +125,8 @@ def rounds(systems: list[System], heard: list[Heard], engines: dict[str, Path], 
     """Every system in turn, as often as asked; each round is kept, and not run again."""
     language = None if options.model.endswith(".en") else "en"
     folder = work / "rounds" / fingerprint(
-        repr(systems), versions(), options.threads, scripts="peer_*", files=tuple(clip.file for clip in heard))
+        repr(systems), versions(), options.threads, "amx_int8" in processor_flags(), scripts="peer_*",
+        files=tuple(clip.file for clip in heard))
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for number in range(count):
