@@ -21,6 +21,7 @@ from precisions import machine
 
 from tests.compositions import composition
 from whisper_factory import backends, clips, plan
+from whisper_factory.backends.engines import Engine
 from whisper_factory.backends.onnxruntime import assemble, head, pack
 from whisper_factory.backends.onnxruntime.pack import OnnxRuntimeDialect
 from whisper_factory.engine_spec import EngineSpec
@@ -54,7 +55,7 @@ def transcriber(folder: Path, model: str, precision: str, level: int) -> Transcr
     return Transcriber.load(build(folder, model, precision, level, OnnxRuntimeDialect))
 
 
-def times(engine: backends.Engine) -> tuple[float, float]:
+def times(engine: Engine) -> tuple[float, float]:
     """Milliseconds of one encoding of the longest window, and of one decoding step; medians of 15 and 60."""
     mel = np.zeros((1, engine.spec.dimensions.n_mels, engine.spec.window_frames), np.float32)
     encoding, decoding = [], []

@@ -22,6 +22,7 @@ from statistics import median
 import numpy as np
 
 from whisper_factory import backends, resident
+from whisper_factory.backends.engines import Engine
 from whisper_factory.engine_spec import EngineSpec, KVCache
 from whisper_factory.whisper.options import engine_directory
 
@@ -40,7 +41,7 @@ def respecified(engine: Path, out: Path, cache: KVCache) -> Path:
     return out
 
 
-def decode(engine: backends.Engine, steps: int) -> tuple[list[float], float, int, int, int]:
+def decode(engine: Engine, steps: int) -> tuple[list[float], float, int, int, int]:
     """Seconds of each step, and of encoding and closing; resident bytes after 20 tokens and at the end, and the pages
     then in use."""
     shape = engine.spec.profile

@@ -16,13 +16,13 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from whisper_factory.backends import Engine, GeneratingEngine
+    from whisper_factory.backends.engines import Engine, GeneratingEngine
 
 # language: the one token by which a multilingual model tells what it hears. prompt: all that is decoded before the
 # first token of the answer. tokens: one step of all rows each. generate: all of these, where the runtime or the device
 # does them in one call. other: reordering rows, giving memory back.
 Part = Literal["encoder", "language", "prompt", "tokens", "generate", "other"]
-PLACES: dict[str, Part] = {"listen": "encoder", "begin": "prompt", "rank": "tokens"}  # methods of `backends.Places`
+PLACES: dict[str, Part] = {"listen": "encoder", "begin": "prompt", "rank": "tokens"}  # methods of `engines.Places`
 Result = TypeVar("Result")
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from whisper_factory.backends import Places
+from whisper_factory.backends.engines import Places
 from whisper_factory.whisper import flow
 from whisper_factory.whisper.beam import BeamSearch
 from whisper_factory.whisper.greedy import Greedy

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tests.whisper.torch_engine import engine as torch_engine
 from tests.whisper.torch_engine import tokenizer_of
-from whisper_factory.backends import GeneratingEngine
+from whisper_factory.backends.engines import GeneratingEngine
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.whisper import generating
 from whisper_factory.whisper.logmel import log_mel

@@ -14,7 +14,7 @@ from whisper_factory.whisper import runaway
 from whisper_factory.whisper.decoding import Decoded, decode
 
 if TYPE_CHECKING:
-    from whisper_factory.backends import Utterance
+    from whisper_factory.backends.engines import Utterance
     from whisper_factory.whisper.tokenizer import Tokenizer
 
 ATTEMPTS = 3  # after so many circles what is left is a runaway

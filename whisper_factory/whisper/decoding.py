@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whisper_factory.backends import GreedyUtterance
+from whisper_factory.backends.engines import GreedyUtterance
 from whisper_factory.whisper import flow, runaway, search
 from whisper_factory.whisper.beam import BeamSearch
 from whisper_factory.whisper.greedy import Greedy
@@ -20,7 +20,7 @@ from whisper_factory.whisper.greedy import Greedy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whisper_factory.backends import Places, Utterance
+    from whisper_factory.backends.engines import Places, Utterance
     from whisper_factory.whisper.tokenizer import Tokenizer
 
 Stop = Literal["eot", "length", "budget"]

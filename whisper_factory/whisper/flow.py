@@ -17,7 +17,7 @@ from whisper_factory.whisper.search import places_to_keep
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whisper_factory.backends import Places
+    from whisper_factory.backends.engines import Places
     from whisper_factory.whisper.search import Search, Sequenced, Suppression
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from whisper_factory.whisper.decoding import Decoded, Stop, answer
 
 if TYPE_CHECKING:
-    from whisper_factory.backends import GeneratingEngine
+    from whisper_factory.backends.engines import GeneratingEngine
     from whisper_factory.whisper.tokenizer import Tokenizer
 
 FALLBACK_LANGUAGE = "en"

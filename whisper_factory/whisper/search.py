@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_factory.backends import RankingUtterance
+from whisper_factory.backends.engines import RankingUtterance
 from whisper_factory.threads import mapping
 
 if TYPE_CHECKING:
-    from whisper_factory.backends import Utterance
+    from whisper_factory.backends.engines import Utterance
     from whisper_factory.whisper.tokenizer import Tokenizer
 
 

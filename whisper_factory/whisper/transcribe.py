@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_factory import backends
-from whisper_factory.backends import (
+from whisper_factory.backends.engines import (
     Engine,
     GeneratingEngine,
     KeepingEngine,

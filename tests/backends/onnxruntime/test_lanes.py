@@ -19,7 +19,8 @@ from tests.backends.onnxruntime.making import build, make_checkpoint, respecifie
 from tests.backends.onnxruntime.test_session import PROMPT, prompts, windows
 from tests.real_engine import clip, tiny_en
 from tests.tiny_model import tiny_weights
-from whisper_factory.backends import Engine, Utterance, onnxruntime
+from whisper_factory.backends import onnxruntime
+from whisper_factory.backends.engines import Engine, Utterance
 from whisper_factory.backends.onnxruntime.session import Lane, OnnxRuntimeEngine
 from whisper_factory.stopwatch import Stopwatch
 from whisper_factory.threads import Stopped

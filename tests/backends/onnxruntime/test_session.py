@@ -16,6 +16,7 @@ from tests.backends.onnxruntime.making import build, make_checkpoint, respecifie
 from tests.tiny_model import tiny_weights
 from whisper_factory import backends
 from whisper_factory.backends import onnxruntime
+from whisper_factory.backends.engines import RankingUtterance
 from whisper_factory.backends.onnxruntime.session import OnnxRuntimeEngine, OnnxRuntimeUtterance
 from whisper_factory.errors import UserError
 from whisper_factory.whisper.beam import most_probable
@@ -231,7 +232,7 @@ def test_ranking_is_of_the_logits_with_the_bias(engines: Lookup, precision: str)
     utterance = engine.encode(mel)
     tokens, logprobs = utterance.rank(prompts(2), bias, 5)
     expected, exact = most_probable(logits + bias, 5)
-    assert isinstance(utterance, backends.RankingUtterance)
+    assert isinstance(utterance, RankingUtterance)
     assert tokens.tolist() == expected.tolist()
     np.testing.assert_allclose(logprobs, exact, atol=1e-4)
     np.testing.assert_array_equal(utterance.rank(tokens[:, :1], bias, 2)[0].shape, (2, 2))  # another count, bound anew

@@ -12,7 +12,8 @@ import torch
 from tests.backends.tensorrt_llm import runtime
 from tests.backends.tensorrt_llm.making import declared
 from tests.backends.tensorrt_llm.test_session import PROMPTS, noise
-from whisper_factory.backends import GeneratingEngine, tensorrt_llm
+from whisper_factory.backends import tensorrt_llm
+from whisper_factory.backends.engines import GeneratingEngine
 from whisper_factory.backends.tensorrt_llm import cpp
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import UserError

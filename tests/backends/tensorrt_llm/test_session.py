@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tests.backends.tensorrt_llm import runtime
 from tests.backends.tensorrt_llm.making import declared
-from whisper_factory.backends import GeneratingEngine, tensorrt_llm
+from whisper_factory.backends import tensorrt_llm
+from whisper_factory.backends.engines import GeneratingEngine
 from whisper_factory.backends.tensorrt_llm import session
 from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, UserError

@@ -15,7 +15,7 @@ Self = TypeVar("Self", bound="ContiguousUtterance")
 
 
 class ContiguousUtterance:
-    """Encoded windows, and the rows of tokens that grow from them. See `backends.Utterance`."""
+    """Encoded windows, and the rows of tokens that grow from them. See `engines.Utterance`."""
 
     def __init__(self, spec: EngineSpec, caches: KVCaches, windows: int, cross: int) -> None:
         self.length = 0

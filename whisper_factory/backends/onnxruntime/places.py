@@ -25,7 +25,7 @@ Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class OnnxRuntimePlaces:
-    """See `backends.Places`."""
+    """See `engines.Places`."""
 
     def __init__(self, lane: Lane, block: KVBlock, beams: int) -> None:
         """

@@ -103,7 +103,7 @@ class Lane:
         self.opened.between()
 
     def places(self, count: int, frames: Collection[int], beams: int) -> OnnxRuntimePlaces:
-        """See `backends.Lane`. Not always the most frames have the most positions: 3000 have no anchor."""
+        """See `engines.Lane`. Not always the most frames have the most positions: 3000 have no anchor."""
         return OnnxRuntimePlaces(self, self.memory.open(count, max(map(self._positions, frames)), beams), beams)
 
     def _positions(self, frames: int) -> int:
@@ -126,7 +126,7 @@ class OnnxRuntimeEngine(Lane):
         return super().encode(mel)
 
     def lanes(self, stopped: Event) -> list[Lane]:
-        """See `backends.LanesEngine`: two, of integers; a pool of pages that is smaller than all need is not shared.
+        """See `engines.LanesEngine`: two, of integers; a pool of pages that is smaller than all need is not shared.
 
         With T threads their sessions have T - 1: each lane's thread is one of them while it runs an operator, so that
         together they are T. With one thread there is one lane.
@@ -143,7 +143,7 @@ class OnnxRuntimeEngine(Lane):
 
 
 class OnnxRuntimeUtterance:
-    """Encoded windows being decoded. See `backends.Utterance`."""
+    """Encoded windows being decoded. See `engines.Utterance`."""
 
     def __init__(self, engine: Lane, block: KVBlock, length: int = 0) -> None:
         self.length = length
@@ -173,7 +173,7 @@ class OnnxRuntimeUtterance:
 
     def rank(self, tokens: NDArray[np.int64], bias: NDArray[np.float32], count: int
              ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """As `decode`. See `backends.RankingUtterance`."""
+        """As `decode`. See `engines.RankingUtterance`."""
         best = np.empty((self.rows, count), np.int64)
         logprobs = np.empty((self.rows, count), np.float32)
         self._run(tokens, bias, count, {"ranked_tokens": best, "ranked_logprobs": logprobs})

@@ -53,7 +53,7 @@ class Answers:
 
 def search(utterance: Stepping, slots: Sequence[Slot], chosen: Tensor, prompts: NDArray[np.int64], eot: int,
            limits: Sequence[int]) -> list[tuple[list[int], float]]:
-    """Decode until every window has ended. See `backends.GreedyUtterance.greedy`.
+    """Decode until every window has ended. See `engines.GreedyUtterance.greedy`.
 
     Args:
         slots: two, for what is heard and for what is under way.

@@ -68,7 +68,7 @@ class CudaEngine:
             utterance.close()
 
     def keeping(self) -> AbstractContextManager[None]:
-        """See `backends.KeepingEngine`."""
+        """See `engines.KeepingEngine`."""
         return self.caches.keeping()
 
     def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
@@ -104,7 +104,7 @@ class CudaEngine:
         return utterance
 
     def stream(self, audio: Sequence[NDArray[np.float32]], frames: int, rows: int) -> CudaUtterance:
-        """See `backends.StreamingEngine`."""
+        """See `engines.StreamingEngine`."""
         from whisper_factory.backends.onnxruntime_cuda.stream import CudaStream
 
         frames = self.hearing.rounded(frames)
@@ -183,7 +183,7 @@ class CudaEngine:
 
 
 class CudaUtterance(ContiguousUtterance):
-    """Encoded windows being decoded. See `backends.Utterance`.
+    """Encoded windows being decoded. See `engines.Utterance`.
 
     Where a pool has no pages for the beams of all windows, the last ones wait, not yet begun, behind the windows of the
     others, and move to their place when those have ended.
@@ -288,7 +288,7 @@ class CudaUtterance(ContiguousUtterance):
 
     def greedy(self, prompts: NDArray[np.int64], first: Sequence[int], later: Sequence[int], eot: int,
                limits: Sequence[int]) -> list[tuple[list[int], float]]:
-        """See `backends.GreedyUtterance`."""
+        """See `engines.GreedyUtterance`."""
         from whisper_factory.backends.onnxruntime_cuda.greedy import search
 
         self._engine.forbid(first, later)

@@ -33,7 +33,7 @@ SILENCE = np.zeros(0, np.float32)
 
 
 class CudaStream(CudaUtterance):
-    """Windows of which the first are encoded. See `backends.StreamingEngine`."""
+    """Windows of which the first are encoded. See `engines.StreamingEngine`."""
 
     def __init__(self, engine: CudaEngine, audio: Sequence[NDArray[np.float32]], rows: int, frames: int) -> None:
         """
@@ -45,7 +45,7 @@ class CudaStream(CudaUtterance):
 
     def greedy(self, prompts: NDArray[np.int64], first: Sequence[int], later: Sequence[int], eot: int,
                limits: Sequence[int]) -> list[tuple[list[int], float]]:
-        """See `backends.GreedyUtterance`."""
+        """See `engines.GreedyUtterance`."""
         self._check(prompts[: self.rows])
         self._engine.forbid(first, later)
         answers = Answers(eot, limits)

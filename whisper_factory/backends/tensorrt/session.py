@@ -102,7 +102,7 @@ def mask(capacity: int, past: int, new: int) -> NDArray[np.float32]:
 
 
 class TensorRTUtterance(ContiguousUtterance):
-    """Encoded windows being decoded. See `backends.Utterance`."""
+    """Encoded windows being decoded. See `engines.Utterance`."""
 
     def __init__(self, engine: TensorRTEngine, windows: int, cross: int) -> None:
         super().__init__(engine.spec, engine.caches, windows, cross)

@@ -23,7 +23,7 @@ from whisper_factory.errors import UserError
 from whisper_factory.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from whisper_factory.backends import GeneratingEngine
+    from whisper_factory.backends.engines import GeneratingEngine
     from whisper_factory.whisper.readers import Weights
 
 __all__ = [

@@ -20,7 +20,7 @@ DEVICE = "cuda"
 
 
 class CppEngine:
-    """A loaded engine. See `backends.GeneratingEngine`."""
+    """A loaded engine. See `engines.GeneratingEngine`."""
 
     def __init__(self, directory: Path, spec: EngineSpec, library: Any, threads: int) -> None:
         self.spec, self.threads = spec, threads
@@ -37,7 +37,7 @@ class CppEngine:
     def generate(
         self, mel: NDArray[np.float32], prompts: NDArray[np.int64], max_new_tokens: int, num_beams: int
     ) -> list[list[int]]:
-        """See `backends.GeneratingEngine.generate`.
+        """See `engines.GeneratingEngine.generate`.
 
         Raises:
             UserError: more, longer or wider than the engine was built for.

@@ -16,7 +16,7 @@ from whisper_factory.engine_spec import EngineSpec
 from whisper_factory.errors import EnvironmentFault, UserError
 
 if TYPE_CHECKING:
-    from whisper_factory.backends import GeneratingEngine
+    from whisper_factory.backends.engines import GeneratingEngine
 
 
 def load_engine(directory: Path, threads: int | None) -> GeneratingEngine:

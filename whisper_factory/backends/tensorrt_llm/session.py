@@ -28,7 +28,7 @@ ENGINE = "rank0.engine"
 
 
 class SessionEngine:
-    """A loaded engine. See `backends.GeneratingEngine`."""
+    """A loaded engine. See `engines.GeneratingEngine`."""
 
     def __init__(self, directory: Path, spec: EngineSpec, library: Any, threads: int) -> None:
         self.spec, self.threads = spec, threads
@@ -39,7 +39,7 @@ class SessionEngine:
     def generate(
         self, mel: NDArray[np.float32], prompts: NDArray[np.int64], max_new_tokens: int, num_beams: int
     ) -> list[list[int]]:
-        """See `backends.GeneratingEngine.generate`.
+        """See `engines.GeneratingEngine.generate`.
 
         Raises:
             UserError: more, longer or wider than the engine was built for.
