@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tests.backends.onnxruntime_cuda.making import PAGED, on_the_cpu
-from whisper_factory.backends.onnxruntime_cuda.session import CudaEngine, CudaUtterance
+from whisper_factory.backends.onnxruntime_cuda.session import CudaEngine
+from whisper_factory.backends.onnxruntime_cuda.utterance import CudaUtterance
 from whisper_factory.engine_spec import KVCache
 
 RNG = np.random.default_rng(11)

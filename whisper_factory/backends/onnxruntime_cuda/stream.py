@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from whisper_factory.backends.cuda.device import Slot
 from whisper_factory.backends.onnxruntime_cuda.greedy import Answers, heard, rows_to_keep
 from whisper_factory.backends.onnxruntime_cuda.limits import TOGETHER
-from whisper_factory.backends.onnxruntime_cuda.session import CudaUtterance
+from whisper_factory.backends.onnxruntime_cuda.utterance import CudaUtterance
 
 if TYPE_CHECKING:
     from whisper_factory.backends.onnxruntime_cuda.session import CudaEngine
