@@ -67,7 +67,7 @@ def worst_case(engine: Path) -> dict[str, int]:
         vars(transcriber.engine)["lanes"] = lambda stopped: side_by_side(lanes(stopped))
     vars(transcriber.tokenizer)["suppressed_tokens"] = (*transcriber.tokenizer.suppressed_tokens,
                                                         transcriber.tokenizer.eot)
-    with mock.patch("whisper_factory.whisper.transcribe.token_budget", return_value=10_000):
+    with mock.patch("whisper_factory.whisper.hearing.token_budget", return_value=10_000):
         found = transcriber.transcribe(audio, Options(num_beams=spec.profile.max_beam_width))
     assert all(heard.decoded.stopped == "length" for transcript in found for heard in transcript.windows)
     measured = meter.read()

@@ -26,6 +26,7 @@ from whisper_factory.stopwatch import Stopwatch
 from whisper_factory.threads import Stopped
 from whisper_factory.whisper import decoding, flow, transcribe
 from whisper_factory.whisper.audio import read_audio
+from whisper_factory.whisper.hearing import Hearing
 from whisper_factory.whisper.options import Options
 from whisper_factory.whisper.tokenizer import Tokenizer
 from whisper_factory.whisper.transcribe import Transcriber
@@ -169,18 +170,18 @@ def test_what_goes_round_in_circles_is_heard_on_in_a_window_of_its_own_length(
     hearing: Transcriber, speech: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As every window does here that is longer than the others."""
-    begun, alone, frames = decoding.begun, Transcriber._alone, list[int]()
+    begun, alone, frames = decoding.begun, Hearing._alone, list[int]()
 
     def circling(found: Callable[[decoding.Decoded], None], *given: Any) -> flow.Begun:
         return begun(lambda one: found(replace(one, dropped=[one.tokens[0]])), *given)
 
-    def heard(self: Transcriber, engine: Engine, job: Any, seen: int) -> Utterance:
+    def heard(self: Hearing, engine: Engine, job: Any, seen: int) -> Utterance:
         utterance = alone(self, engine, job, seen)
         frames.append(seen)
         return utterance
 
     monkeypatch.setattr(decoding, "begun", circling)
-    monkeypatch.setattr(Transcriber, "_alone", heard)
+    monkeypatch.setattr(Hearing, "_alone", heard)
     found = hearing.transcribe([*speech, np.concatenate(speech[:3])], Options(padding_strategy="nopad"))
     assert all(one.windows[0].decoded.circles for one in found)
     assert set(frames) == {750, 1808}
