@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sweeps.samples import failed, row, twelve, twenty_four
-from whisper_factory.sweeps import placing, plot
+from whisper_factory.sweeps import legend, placing, plot
 from whisper_factory.sweeps.front import Row, ranked
 
 DIGEST = """
@@ -72,7 +72,7 @@ def test_a_page_can_hold_all_parts() -> None:
     assert len(ids) == len(set(ids))
     for part in parts:
         assert part.startswith("<svg")
-        assert plot.INK not in part
+        assert legend.INK not in part
         assert "currentColor" in part
 
 
@@ -97,7 +97,7 @@ def test_odd_sweeps_are_drawn(rows: list[Row]) -> None:
 
 
 def test_shapes_and_colours_tell_every_value_of_two_axes_apart() -> None:
-    style = plot.Style.of(ranked(twenty_four()))
+    style = legend.Style.of(ranked(twenty_four()))
     assert len(set(style.shapes.values())) == 3
     assert len(set(style.colours.values())) == 4
     looks = {(entry.row["overrides"][0], entry.row["overrides"][1]): style.of_entry[entry.number]

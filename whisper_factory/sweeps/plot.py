@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from whisper_factory.sweeps import placing
-from whisper_factory.sweeps.front import Numeric, Ranked, axes, dominates, number
+from whisper_factory.sweeps import legend, placing
+from whisper_factory.sweeps.front import Numeric, Ranked, dominates, number
+from whisper_factory.sweeps.legend import CROSS, INK, LETTER, LINE, PAPER, SIZE, Style, marker
 from whisper_factory.sweeps.placing import Point
 
 if TYPE_CHECKING:
@@ -27,14 +28,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REMEDY = "pip install 'whisper-factory[sweep]'"
-SHAPES = "osD^vPX<>ph*"
-COLOURS = ("#1b7fc4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")  # after Okabe and Ito
-INK, PAPER = "#1f2328", "#fffffe"  # a page replaces both by its own
 PANELS: tuple[tuple[Numeric, str], ...] = (("latency_ms_p50", "median latency, ms a clip"),
                                            ("peak_mb", "peak memory, MB"))
-WIDTH, HEIGHT, LINE, SIZE = 5.6, 4.3, 0.21, 9.0  # inches of a panel and of a line of the key; points of a marker
-LETTER, EDGE = 0.082, 0.1  # inches, generously: a letter of the legend and the key; above and below the legend
-CROSS: dict[str, Any] = {"marker": "x", "color": INK, "markersize": 0.7 * SIZE, "linestyle": "none"}
+WIDTH, HEIGHT = 5.6, 4.3  # inches of a panel
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "whisper_factory", "svg.fonttype": "none", "text.parse_math": False, "font.size": 10,
     "font.family": ["DejaVu Sans", "sans-serif"], "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
@@ -74,27 +70,6 @@ def draw(entries: Sequence[Ranked]) -> Drawing:
         return Drawing(png.getvalue(), _svg(whole, PAPER), tuple(_element(part, i) for i, part in enumerate(parts)))
 
 
-@dataclass(frozen=True)
-class Style:
-    """Which shape and colour each composition has, and what they stand for."""
-
-    shapes: dict[str, str]  # a value of the first axis -> a marker
-    colours: dict[str, str]  # a value of the second; of the first, where there is no second
-    of_entry: dict[int, tuple[str, str]]  # an entry's number -> marker, colour
-
-    @classmethod
-    def of(cls, entries: Sequence[Ranked]) -> Style:
-        """The first two axes that vary over the sweep."""
-        varying = list(axes([entry.row for entry in entries]).values())
-        first = varying[0] if varying else [""] * len(entries)
-        second = varying[1] if len(varying) > 1 else first
-        shapes = {value: SHAPES[i % len(SHAPES)] for i, value in enumerate(dict.fromkeys(sorted(first)))}
-        colours = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(dict.fromkeys(sorted(second)))}
-        chosen = {entry.number: (shapes[one], colours[two])
-                  for entry, one, two in zip(entries, first, second, strict=True)}
-        return cls(shapes, colours, chosen)
-
-
 @contextmanager
 def _settings() -> Iterator[None]:
     import matplotlib
@@ -112,13 +87,13 @@ def _whole(drawn: Sequence[Ranked], style: Style) -> Figure:
     columns = max(1, min(4, len(drawn), int(2 * WIDTH / (LETTER * longest + 0.35))))
     lines = -(-len(drawn) // columns)
     key = 0.35 + LINE * lines
-    height = key + HEIGHT + _legend_height(drawn, style, 2 * WIDTH)
+    height = key + HEIGHT + legend.height(drawn, style, 2 * WIDTH)
     figure = Figure(figsize=(2 * WIDTH, height))
     for panel in range(len(PANELS)):
         left = (0.62 + panel * WIDTH) / (2 * WIDTH)
         box = (left, (key + 0.5) / height, (WIDTH - 0.85) / (2 * WIDTH), (HEIGHT - 0.6) / height)
         _panel(figure.add_axes(box), drawn, style, panel)
-    _legend(figure, drawn, style)
+    legend.draw(figure, drawn, style)
     for index, entry in enumerate(drawn):
         column, line = divmod(index, lines)
         left, middle = 0.45 + column * (2 * WIDTH - 0.35) / columns, (key - 0.28 - LINE * line) / height
@@ -139,8 +114,8 @@ def _alone(drawn: Sequence[Ranked], style: Style, panel: int) -> Figure:
 def _legend_alone(drawn: Sequence[Ranked], style: Style) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(0.9 * WIDTH, _legend_height(drawn, style, 0.9 * WIDTH)))
-    _legend(figure, drawn, style)
+    figure = Figure(figsize=(0.9 * WIDTH, legend.height(drawn, style, 0.9 * WIDTH)))
+    legend.draw(figure, drawn, style)
     return figure
 
 
@@ -157,7 +132,7 @@ def _panel(axes: Axes, drawn: Sequence[Ranked], style: Style, panel: int) -> Non
     axes.step([x for x, _ in steps], [y for _, y in steps], where="post", color=INK, linewidth=1.2, zorder=2)
     for entry, (x, y) in reversed(list(zip(drawn, points, strict=True))):  # the front on top
         shape, colour = style.of_entry[entry.number]
-        axes.plot([x], [y], **_marker(shape, colour, entry.on_front), zorder=4 if entry.on_front else 3)
+        axes.plot([x], [y], **marker(shape, colour, entry.on_front), zorder=4 if entry.on_front else 3)
         if entry.row["status"] == "missed":
             axes.plot([x], [y], **CROSS, zorder=3)
     _number(axes, drawn, points, steps)
@@ -201,52 +176,6 @@ def _scale(axis: Any, values: Sequence[float]) -> None:
 def _steps(points: Sequence[Point]) -> list[Point]:
     """Of these, the ones that none beats in both numbers, from the left."""
     return sorted({one for one in points if not any(dominates(other, one) for other in points)})
-
-
-def _marker(shape: str, colour: str, filled: bool) -> dict[str, Any]:
-    return {"marker": shape, "markersize": SIZE, "markeredgewidth": 1.6, "linestyle": "none",
-            "markeredgecolor": INK if filled else colour, "markerfacecolor": colour if filled else PAPER}
-
-
-def _legend(figure: Figure, drawn: Sequence[Ranked], style: Style) -> None:
-    """At the figure's top: what varies, and below it how it did."""
-    taken = EDGE
-    for handles in _handles(drawn, style):
-        top, columns = 1 - taken / figure.get_figheight(), _columns(handles, figure.get_figwidth())
-        figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, top), ncols=columns, fontsize=9,
-                      handlelength=1.6, handletextpad=0.5, columnspacing=1.2, borderaxespad=0, borderpad=0)
-        taken += LINE * -(-len(handles) // columns)
-
-
-def _legend_height(drawn: Sequence[Ranked], style: Style, width: float) -> float:
-    """Inches, in a figure of so many inches."""
-    return 2 * EDGE + sum(LINE * -(-len(handles) // _columns(handles, width)) for handles in _handles(drawn, style))
-
-
-def _columns(handles: Sequence[Any], width: float) -> int:
-    """How many entries of a legend fit side by side."""
-    longest = max(len(handle.get_label()) for handle in handles)
-    return max(1, min(len(handles), int(width / (LETTER * longest + 0.42))))
-
-
-def _handles(drawn: Sequence[Ranked], style: Style) -> list[list[Any]]:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    redundant = list(style.shapes) == list(style.colours)
-    varying: list[Any] = []
-    if redundant and len(style.shapes) > 1:
-        varying = [Line2D([], [], label=value, **_marker(shape, style.colours[value], True))
-                   for value, shape in style.shapes.items()]
-    elif not redundant:
-        varying = [Line2D([], [], label=value, **_marker(shape, INK, False)) for value, shape in style.shapes.items()]
-        varying += [Patch(label=value, color=colour) for value, colour in style.colours.items()]
-    states = [Line2D([], [], label="on the front", **_marker("o", INK, True)),
-              Line2D([], [], label="not on it", **_marker("o", INK, False)),
-              Line2D([], [], label="front of the two", color=INK, linewidth=1.2)]
-    if any(entry.row["status"] == "missed" for entry in drawn):
-        states.append(Line2D([], [], label="missed a gate", **CROSS))
-    return [handles for handles in (varying, states) if handles]
 
 
 def _svg(figure: Figure, background: str) -> bytes:
