@@ -46,7 +46,7 @@ def build(folder: Path, model: str, precision: str, level: int, encoder: type[On
     convert.checkpoint(fetched, step.params["kind"], checkpoint, model, spec.dimensions, spec.precision)
     with mock.patch.object(pack, "ACCURACY_LEVEL", level), mock.patch.object(head, "ACCURACY_LEVEL", level), \
             mock.patch.object(assemble, "ManyRowsDialect", encoder):
-        backends.get("onnxruntime").build(checkpoint, spec, engine, lambda line: None)
+        backends.get("onnxruntime").build(checkpoint, spec, engine, lambda line: None, folder / "failed")
     return engine
 
 
