@@ -1,10 +1,13 @@
-"""What a validation is summed up in."""
+"""What a validation is summed up in, and what a result says."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from whisper_factory import report
+from tests.conftest import Command
+from whisper_factory import clips, report
 
 SUMMARY = {
     "wer": 4.0, "reference_wer": 4.0, "clips": 2, "token_agreement": 1.0, "edge_clips": 0, "latency_ms_mean": 20.0,
@@ -31,3 +34,17 @@ def test_circles_are_told_where_there_are_some() -> None:
 
     assert said(0) == []
     assert said(2) == ["circles     2 without an end, after whose first round it heard on"]
+
+
+def test_what_to_try_is_as_short_as_one_would_type_it(python: Command, shared_store: Path, tmp_path: Path) -> None:
+    """In a checkout the sample lies below the working directory; an installed package's lies elsewhere."""
+    sample = clips.bundled("quick")[0].path
+
+    def tried(cwd: Path) -> str:
+        made = python("whisper_factory", "model=debug", "validation=none", f"store.path={shared_store}",
+                      f"outputs={tmp_path}/outputs", cwd=cwd)
+        (line,) = [line for line in made.stdout.splitlines() if line.startswith("try it")]
+        return line
+
+    assert tried(sample.parents[1]).endswith("--input_file clips/sample.flac")
+    assert tried(tmp_path).endswith(f"--input_file {sample}")

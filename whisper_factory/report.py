@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from whisper_factory import backends, clips, memory, outputs
@@ -79,10 +80,17 @@ def result(outcome: Outcome) -> str:
     if "kit" in outcome.finished and "build" not in outcome.finished:
         lines += _kit(outcome.plan)
     if "build" in outcome.finished:
-        words = ("--engine_dir", str(outcome.plan.directory), "--input_file", str(clips.bundled("quick")[0].path))
+        sample = _from_here(clips.bundled("quick")[0].path)
+        words = ("--engine_dir", str(outcome.plan.directory), "--input_file", str(sample))
         command = f"python -m whisper_factory.run {shlex.join(words)}"
         lines.append(f"try it      {command}" if _runs_here(outcome.plan) else f"on {_device(outcome.plan)}: {command}")
     return "\n".join(lines)
+
+
+def _from_here(path: Path) -> Path:
+    """A path as short as one would type it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _runs_here(plan: Plan) -> bool:
