@@ -42,8 +42,7 @@ class Heard:
 
 
 def environment() -> dict[str, str]:
-    """This process's, but that every library chooses kernels and threads by itself, and Python keeps what it compiled.
-    """
+    """This process's, without what TUNING has: as a user has it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(TUNING)}
     return {**kept, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [kept.get("PYTHONPATH")])])}
 

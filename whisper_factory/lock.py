@@ -169,5 +169,4 @@ def _inputs(plan: Plan, finished: Mapping[str, Finished] | None) -> dict[str, An
 def _other_tools(locked: Any, now: Any, partly: bool) -> list[str]:
     """What was made with other versions; a run that stops early uses fewer tools, or none."""
     return [f"made with {key.partition('.')[2]} {before}, here it is {after}"
-            for key, before, after in differences(locked, now, "tools")
-            if not (partly and (after is ABSENT or key == "tools"))]
+            for key, before, after in differences(locked, now, "tools") if not (partly and after is ABSENT)]

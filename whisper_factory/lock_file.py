@@ -60,8 +60,9 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def differences(locked: Any, now: Any, part: str, ignored: tuple[str, ...] = ()) -> list[tuple[str, Any, Any]]:
-    """(dotted key, the lock's value, today's) of each leaf of one part that is not the same in both."""
-    before, after = (dict(_leaves(content.get(part), part)) for content in (locked, now))
+    """(dotted key, the lock's value, today's) of each leaf of one part that is not the same in both. An empty part has
+    none."""
+    before, after = (dict(_leaves(content[part], part) if content.get(part) else ()) for content in (locked, now))
     pairs = [(key, before.get(key, ABSENT), after.get(key, ABSENT)) for key in sorted({*before, *after})]
     return [(key, one, other) for key, one, other in pairs
             if one != other and key.rpartition(".")[2] not in ignored]

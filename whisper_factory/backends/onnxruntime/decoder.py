@@ -92,11 +92,10 @@ def write_decoder(dialect: OnnxRuntimeDialect, table: WeightFile, advance: Advan
     count = graph.input("count", np.int64, [1])
     if dialect.cross_in_bytes:
         byte_kv.inputs(graph, sizes)
+        embedded = byte_head.write_embedded(dialect, embedded)
     else:
         for layer, part in product(range(sizes.n_text_layer), "kv"):
             graph.input(f"cross_{part}_{layer}", np.float32, ["windows", sizes.n_text_head, "length", sizes.head_size])
-    if dialect.cross_in_bytes:
-        embedded = byte_head.write_embedded(dialect, embedded)
     x, step = _embed(dialect, embedded, past)
     for layer in range(sizes.n_text_layer):
         block = f"decoder.blocks.{layer}"
